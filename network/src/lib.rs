@@ -1,0 +1,1 @@
+//! The architecture of the lifters, written once over one trait.

@@ -1,0 +1,1 @@
+//! What crosses crates: parity with the reference, command lines, end to end.
