@@ -1,0 +1,1 @@
+//! The selective scan as an operator of ONNX Runtime, in process.

@@ -1,0 +1,33 @@
+use crate::Error;
+
+/// Runs independent tasks on the caller's threads: ONNX Runtime's pool, libtorch's, rayon, or none.
+pub trait ParallelFor: Sync {
+    /// Runs `task(i)` once for every `i` in `0..count`, in any order and on any threads, and returns when all are done.
+    ///
+    /// # Errors
+    /// Whatever kept a task from running: the results are then incomplete.
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error>;
+}
+
+/// One after the other on the calling thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Serial;
+
+impl ParallelFor for Serial {
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+        (0..count).for_each(task);
+        Ok(())
+    }
+}
+
+/// The rayon pool that the call is made in (the global one by default).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rayon;
+
+impl ParallelFor for Rayon {
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+        use rayon::iter::{IntoParallelIterator, ParallelIterator};
+        (0..count).into_par_iter().for_each(task);
+        Ok(())
+    }
+}
