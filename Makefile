@@ -1,0 +1,42 @@
+# Everything that a fresh machine needs: Rust, gcc, make, python3 with pip, npm and root apt are there before.
+#   make demo          a real clip, lifted: pictures and files      (CLIP=my.mp4 for your own)
+#   make test          all tests of a development machine; what CI runs
+#   make test-all      also what is slow and rarely changes
+.PHONY: demo test test-all native assets lint clean help
+.DEFAULT_GOAL := help
+
+CLIP ?= .native/clips/demo.mp4
+OUT ?= out
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+native:
+	scripts/native.sh onnxruntime libtorch
+	scripts/opencv.sh
+
+# Third-party models and clips, each from its package.
+assets:
+	scripts/native.sh onnxruntime
+	scripts/opencv.sh
+	scripts/blazepose.sh
+	scripts/clip.sh
+
+demo: assets
+	cargo build --release -p demo
+	target/release/demo --video "$(CLIP)" --out "$(OUT)"
+
+test: native assets
+	cargo build --workspace
+	cargo test --workspace
+
+test-all: test
+	tests/python/run.sh
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+clean:
+	cargo clean
+	rm -rf out
