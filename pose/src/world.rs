@@ -1,0 +1,443 @@
+//! From 2.5D to millimetres in camera space, and from there to a world that stands on its floor.
+//!
+//! # What 2.5D says
+//! Let `t` be the [`ImageTransform`] of a frame, `f` the mean focal length, and `Z` the root's depth. A joint of 2.5D
+//! `(x, y, z)`, root-relative in normalised image units, is seen at the pixel
+//!
+//! `(u, v) = root_px + half_size_px (x, y)`
+//!
+//! and, as z is the depth relative to the root times px-per-mm at the root's depth (`f / Z`), lies at the depth
+//!
+//! `Z_j = Z + z half_size_px Z / f = Z (1 + z half_size_px / f)`.
+//!
+//! Back-projection along the pixel's ray gives `(X, Y) = ray(u, v) Z_j`. Every coordinate is proportional to Z: **2.5D and
+//! a camera fix the pose in space up to one number a frame, the root's depth**. No weak perspective is assumed anywhere.
+//!
+//! # Where the root's depth comes from
+//! Bones do not change their length. Place every frame at root depth 1 and measure its bones, `l_b(t)`. With true lengths
+//! `L_b`, `l_b(t) = L_b / Z(t)`, so bones and depths follow from each other, up to one factor for the clip:
+//! 1. alternate weighted medians: `1 / Z(t)` = median over the bones of `l_b(t) / L_b`, and `L_b` = median over the frames of
+//!    `l_b(t) Z(t)`. Bones across the line of sight weigh most: their length is seen, not guessed. Left and right bones
+//!    share one length;
+//! 2. smooth `ln Z` over time ([`crate::smooth::lowess`], bandwidth [`DEPTH_BANDWIDTH_S`]), so that the person does not jump;
+//! 3. the factor of the clip from the [`Scale`]: a stature (the body's chain of bones is [`CHAIN_TO_STATURE`] of it) or
+//!    given bone lengths. A root depth that is given is taken as it is, and steps 1 to 3 are left out.
+
+use crate::{
+    Error, JOINTS, Keypoints17, Pose3, ROOT,
+    camera::{Extrinsics, Intrinsics},
+    keypoints::check_times,
+    normalise::ImageTransform,
+    skeleton::{self, BONES},
+    smooth,
+};
+use nalgebra::{Matrix3, Vector3};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Stature that is assumed when none is known.
+pub const DEFAULT_HEIGHT_M: f32 = 1.70;
+/// Statures that are believed.
+const HEIGHT_RANGE_M: std::ops::RangeInclusive<f32> = 0.3..=3.0;
+
+/// Length of [`body_chain`] (shank, thigh, pelvis to thorax, thorax to the top of the head) as a share of the stature.
+pub const CHAIN_TO_STATURE: f64 = 0.93;
+
+/// Bandwidth of the smoothing of depth over time.
+pub const DEPTH_BANDWIDTH_S: f64 = 0.25;
+
+/// No joint is placed nearer than this share of the root's depth, whatever a network says.
+const MIN_RELATIVE_DEPTH: f32 = 0.05;
+
+/// Number of bones.
+const N_BONES: usize = BONES.len();
+
+/// What the size of a person is known from.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub enum Scale {
+    /// [`DEFAULT_HEIGHT_M`]: nothing is known.
+    #[default]
+    DefaultHeight,
+    /// The person's stature.
+    Height {
+        /// Metres, barefoot.
+        height_m: f32,
+    },
+    /// Lengths of some or all bones, in the order of [`skeleton::BONES`].
+    BoneLengths {
+        /// Millimetres; 0 = unknown.
+        lengths_mm: [f32; N_BONES],
+    },
+    /// The root's depth (z, not distance) in each frame, or one for all frames.
+    RootDepth {
+        /// Millimetres.
+        depth_mm: Vec<f32>,
+    },
+}
+
+impl Scale {
+    /// The word for results.
+    pub const fn source(&self) -> ScaleSource {
+        match self {
+            Self::DefaultHeight => ScaleSource::DefaultHeight,
+            Self::Height { .. } => ScaleSource::Height,
+            Self::BoneLengths { .. } => ScaleSource::BoneLengths,
+            Self::RootDepth { .. } => ScaleSource::RootDepth,
+        }
+    }
+}
+
+/// What a result's millimetres rest on: written beside it as `scale_source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleSource {
+    /// Nothing was known: a person of [`DEFAULT_HEIGHT_M`].
+    DefaultHeight,
+    /// A stature that was given.
+    Height,
+    /// Bone lengths that were given.
+    BoneLengths,
+    /// Root depths that were given.
+    RootDepth,
+}
+
+impl ScaleSource {
+    /// The name in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DefaultHeight => "default_height",
+            Self::Height => "height",
+            Self::BoneLengths => "bone_lengths",
+            Self::RootDepth => "root_depth",
+        }
+    }
+}
+
+impl fmt::Display for ScaleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A clip in camera space.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacedClip {
+    /// Joints of each frame, millimetres: x right, y down, z away.
+    pub camera_mm: Vec<Pose3>,
+    /// Depth of the root in each frame.
+    pub root_depth_mm: Vec<f32>,
+    /// What the scale rests on.
+    pub scale_source: ScaleSource,
+    /// Bone lengths over the clip at that scale, in the order of [`skeleton::BONES`]; left and right are one.
+    pub bone_lengths_mm: [f32; N_BONES],
+    /// Stature that goes with the bone lengths, metres.
+    pub height_m: f32,
+}
+
+/// 2.5D of a clip to camera space.
+///
+/// All slices have one entry for each frame: `pose25` in the normalised units of `transforms`, `root_px` the root's pixel
+/// ([`root_path_px`] finds it), `times_s` rising.
+///
+/// # Errors
+/// Slices of different lengths, no frames, times that do not rise, a camera or scale outside its range, a pose that is not
+/// finite.
+pub fn place_clip(
+    pose25: &[Pose3],
+    transforms: &[ImageTransform],
+    root_px: &[[f32; 2]],
+    times_s: &[f64],
+    intrinsics: &Intrinsics,
+    scale: &Scale,
+) -> Result<PlacedClip, Error> {
+    if pose25.is_empty() {
+        return Err(Error::NoFrames);
+    }
+    Error::check_length("image transforms", pose25.len(), transforms.len())?;
+    Error::check_length("root pixels", pose25.len(), root_px.len())?;
+    Error::check_length("times", pose25.len(), times_s.len())?;
+    check_times(times_s)?;
+    intrinsics.validate()?;
+    check_poses(pose25)?;
+
+    let place = |t: usize, depth_mm: f32| back_project_frame(&pose25[t], &transforms[t], root_px[t], intrinsics, depth_mm);
+    let at_depth_1: Vec<Pose3> = (0..pose25.len()).map(|t| place(t, 1.0)).collect();
+    let (bones, depths) = bones_and_depths(&at_depth_1);
+    let (root_depth_mm, factor_mm) = match scale {
+        Scale::RootDepth { depth_mm } => {
+            let given = given_depths(depth_mm, pose25.len())?;
+            // the bones' size follows from the depths
+            let mut ratios: Vec<f64> = given.iter().zip(&depths).map(|(&mm, depth)| f64::from(mm) / depth).collect();
+            (given, smooth::median(&mut ratios))
+        }
+        _ => {
+            let factor_mm = millimetres_per_unit(scale, &bones)?;
+            (smooth_depths(&depths, times_s).iter().map(|depth| (depth * factor_mm) as f32).collect(), factor_mm)
+        }
+    };
+    let camera_mm = (0..pose25.len()).map(|t| place(t, root_depth_mm[t])).collect();
+    Ok(PlacedClip {
+        camera_mm,
+        root_depth_mm,
+        scale_source: scale.source(),
+        bone_lengths_mm: bones.map(|length| (length * factor_mm) as f32),
+        height_m: (body_chain(&bones) * factor_mm / CHAIN_TO_STATURE / 1000.0) as f32,
+    })
+}
+
+/// 2.5D of one frame to camera space, with the root at `root_depth_mm`: each joint back-projected along its own ray.
+pub fn back_project_frame(
+    pose25: &Pose3,
+    transform: &ImageTransform,
+    root_px: [f32; 2],
+    intrinsics: &Intrinsics,
+    root_depth_mm: f32,
+) -> Pose3 {
+    let half_size_px = transform.half_size_px;
+    pose25.map(|[x, y, z]| {
+        let pixel = [root_px[0] + x * half_size_px, root_px[1] + y * half_size_px];
+        let relative_depth = (1.0 + z * half_size_px / intrinsics.mean_focal_px()).max(MIN_RELATIVE_DEPTH);
+        intrinsics.back_project(pixel, root_depth_mm * relative_depth)
+    })
+}
+
+/// Camera space to 2.5D and the root's pixel: the inverse of [`back_project_frame`], and the definition of a training label.
+/// `None` when a joint is not in front of the camera.
+pub fn project_frame(camera_mm: &Pose3, transform: &ImageTransform, intrinsics: &Intrinsics) -> Option<(Pose3, [f32; 2])> {
+    let root_px = intrinsics.project(camera_mm[ROOT])?;
+    let root_depth_mm = camera_mm[ROOT][2];
+    let unit_per_mm = intrinsics.mean_focal_px() / root_depth_mm / transform.half_size_px;
+    let mut pose25 = [[0.0; 3]; JOINTS];
+    for (joint, out) in camera_mm.iter().zip(&mut pose25) {
+        let pixel = intrinsics.project(*joint)?;
+        *out = [
+            (pixel[0] - root_px[0]) / transform.half_size_px,
+            (pixel[1] - root_px[1]) / transform.half_size_px,
+            (joint[2] - root_depth_mm) * unit_per_mm,
+        ];
+    }
+    Some((pose25, root_px))
+}
+
+/// The root's pixel in each frame: where the lifted pose, laid over the detected keypoints, fits best.
+///
+/// All joints vote, by their confidence, so it is steadier than the detected pelvis and stands where that is missing: it is
+/// the Huber mean of `keypoint - half_size_px (x, y)`. Frames without keypoints are interpolated in time.
+///
+/// # Errors
+/// Slices of different lengths, no frames, times that do not rise, [`Error::NoConfidentKeypoint`].
+pub fn root_path_px(
+    pose25: &[Pose3],
+    transforms: &[ImageTransform],
+    keypoints: &[Keypoints17],
+    times_s: &[f64],
+) -> Result<Vec<[f32; 2]>, Error> {
+    if pose25.is_empty() {
+        return Err(Error::NoFrames);
+    }
+    Error::check_length("image transforms", pose25.len(), transforms.len())?;
+    Error::check_length("keypoints", pose25.len(), keypoints.len())?;
+    Error::check_length("times", pose25.len(), times_s.len())?;
+    check_poses(pose25)?;
+    let (mut known_px, mut known_s) = (Vec::new(), Vec::new());
+    for t in 0..pose25.len() {
+        if let Some(root_px) = root_of_frame_px(&pose25[t], &transforms[t], &keypoints[t]) {
+            known_px.push(root_px);
+            known_s.push(times_s[t]);
+        }
+    }
+    if known_px.is_empty() {
+        return Err(Error::NoConfidentKeypoint { frames: pose25.len() });
+    }
+    crate::resample::path(&known_px, &known_s, times_s)
+}
+
+/// A camera's place in a world whose floor is z = 0 and whose z is up, found from a person who stands or walks in it: up is
+/// the usual direction from the ankles to the thorax, the floor lies an ankle's height under the lower ankle. The camera
+/// stands over the origin and looks along +y.
+///
+/// Where nobody stands upright (no frame with straight legs and back, or "up" more than 45 degrees from the picture's) the
+/// camera is taken to be level.
+pub fn extrinsics_from_person(camera_mm: &[Pose3], height_m: f32) -> Extrinsics {
+    let up = up_direction(camera_mm).unwrap_or(-Vector3::y());
+    let away = Vector3::z();
+    let forward = (away - away.dot(&up) * up).normalize();
+    let right = forward.cross(&up);
+    // rows: the world's axes in the camera's coordinates
+    let rotation = Matrix3::from_rows(&[right.transpose(), forward.transpose(), up.transpose()]);
+    let level = Extrinsics::from_parts(rotation, Vector3::zeros());
+    let lower_ankle = |pose: &Pose3| f64::from(level.to_world(pose[R_ANKLE])[2].min(level.to_world(pose[L_ANKLE])[2]));
+    let mut heights_mm: Vec<f64> = camera_mm.iter().map(lower_ankle).collect();
+    let ankle_mm = smooth::quantile(&mut heights_mm, 0.1);
+    let floor_mm = ankle_mm - ANKLE_TO_STATURE * 1000.0 * f64::from(height_m);
+    let camera_height_mm = if floor_mm.is_finite() { -floor_mm } else { 0.0 };
+    Extrinsics::from_parts(rotation, Vector3::new(0.0, 0.0, camera_height_mm))
+}
+
+/// Height of the ankle joint as a share of the stature (Drillis and Contini 1966, in Winter, "Biomechanics and Motor Control").
+const ANKLE_TO_STATURE: f64 = 0.039;
+const R_HIP: usize = 1;
+const R_ANKLE: usize = 3;
+const L_HIP: usize = 4;
+const L_ANKLE: usize = 6;
+const THORAX: usize = 8;
+
+/// The usual direction of an upright body in camera space; `None` when there is none.
+fn up_direction(camera_mm: &[Pose3]) -> Option<Vector3<f64>> {
+    let point = |p: [f32; 3]| Vector3::from(p).cast::<f64>();
+    let upright = |pose: &Pose3| {
+        let (hip, thorax) = (point(pose[ROOT]), point(pose[THORAX]));
+        let ankles = (point(pose[R_ANKLE]) + point(pose[L_ANKLE])) / 2.0;
+        let lengths = skeleton::bone_lengths(pose).map(f64::from);
+        let leg = (lengths[1] + lengths[2] + lengths[4] + lengths[5]) / 2.0;
+        let hips = (point(pose[R_HIP]) + point(pose[L_HIP])) / 2.0;
+        let straight_legs = (hips - ankles).norm() > 0.85 * leg;
+        let straight_back = (thorax - hip).normalize().dot(&(hips - ankles).normalize()) > 0.85;
+        (straight_legs && straight_back).then(|| (thorax - ankles).normalize())
+    };
+    let directions: Vec<Vector3<f64>> = camera_mm.iter().filter_map(upright).collect();
+    let median = |k: usize| smooth::median(&mut directions.iter().map(|d| d[k]).collect::<Vec<_>>());
+    let up = Vector3::new(median(0), median(1), median(2)).try_normalize(1e-6)?;
+    let cos_45 = std::f64::consts::FRAC_1_SQRT_2;
+    (-up.y > cos_45).then_some(up)
+}
+
+/// Length of the body along its chain of bones, from bone lengths in any unit: shank + thigh (mean of both legs) + pelvis to
+/// spine to thorax + thorax to nose to the top of the head.
+pub fn body_chain(bone_lengths: &[f64; N_BONES]) -> f64 {
+    let [_, r_thigh, r_shank, _, l_thigh, l_shank, lower_back, upper_back, neck, head, ..] = *bone_lengths;
+    (r_thigh + r_shank + l_thigh + l_shank) / 2.0 + lower_back + upper_back + neck + head
+}
+
+fn check_poses(poses: &[Pose3]) -> Result<(), Error> {
+    for (frame, pose) in poses.iter().enumerate() {
+        if let Some(joint) = pose.iter().position(|p| !p.iter().all(|v| v.is_finite())) {
+            return Err(Error::BadPose { frame, joint, values: pose[joint] });
+        }
+    }
+    Ok(())
+}
+
+fn given_depths(depth_mm: &[f32], frames: usize) -> Result<Vec<f32>, Error> {
+    if let Some(bad) = depth_mm.iter().find(|d| !(d.is_finite() && **d > 0.0)) {
+        return Err(Error::out_of_range("root depth", "millimetres above 0", bad));
+    }
+    match depth_mm {
+        [one] => Ok(vec![*one; frames]),
+        _ => Error::check_length("root depths", frames, depth_mm.len()).map(|()| depth_mm.to_vec()),
+    }
+}
+
+/// Millimetres that one unit of the clip's bone lengths stands for.
+fn millimetres_per_unit(scale: &Scale, bones: &[f64; N_BONES]) -> Result<f64, Error> {
+    let (known_mm, known_units) = match scale {
+        Scale::BoneLengths { lengths_mm } => {
+            if lengths_mm.iter().any(|l| !l.is_finite() || *l < 0.0) || lengths_mm.iter().all(|l| *l == 0.0) {
+                let expected = "lengths in millimetres, 0 for an unknown one, and one at least above 0";
+                return Err(Error::out_of_range("bone lengths", expected, format!("{lengths_mm:?}")));
+            }
+            let known = |b: &usize| lengths_mm[*b] > 0.0;
+            let mm: f64 = lengths_mm.iter().map(|l| f64::from(*l)).sum();
+            (mm, (0..N_BONES).filter(known).map(|b| bones[b]).sum::<f64>())
+        }
+        _ => {
+            let height_m = if let Scale::Height { height_m } = scale { *height_m } else { DEFAULT_HEIGHT_M };
+            if !HEIGHT_RANGE_M.contains(&height_m) {
+                return Err(Error::out_of_range("height of the person", "0.3 to 3 metres", height_m));
+            }
+            (1000.0 * CHAIN_TO_STATURE * f64::from(height_m), body_chain(bones))
+        }
+    };
+    // a lifter that puts all joints on one point
+    if !(known_units > 0.0 && known_units.is_finite()) {
+        return Err(Error::out_of_range("size of the lifted body", "bones with a length", known_units));
+    }
+    Ok(known_mm / known_units)
+}
+
+/// Clip-wide bone lengths and root depths in one common unit, from poses at root depth 1; see the module's text.
+fn bones_and_depths(at_depth_1: &[Pose3]) -> ([f64; N_BONES], Vec<f64>) {
+    const ROUNDS: usize = 5;
+    let measured: Vec<[f64; N_BONES]> = at_depth_1.iter().map(|p| skeleton::bone_lengths(p).map(f64::from)).collect();
+    let across: Vec<[f64; N_BONES]> = at_depth_1.iter().map(share_across).collect();
+    let total = |lengths: &[f64; N_BONES]| lengths.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+
+    // the unit: the sum of all bones is 1
+    let mut depths: Vec<f64> = measured.iter().map(|lengths| 1.0 / total(lengths)).collect();
+    let mut bones = [0.0; N_BONES];
+    for _ in 0..ROUNDS {
+        bones = std::array::from_fn(|b| {
+            let twin = twin_bone(b);
+            let seen = |b: usize| (0..measured.len()).map(move |t| (t, b));
+            let of_frame = |(t, b): (usize, usize)| (measured[t][b] * depths[t], across[t][b]);
+            let mut lengths: Vec<(f64, f64)> = seen(b).map(of_frame).collect();
+            if twin != b {
+                lengths.extend(seen(twin).map(of_frame));
+            }
+            smooth::weighted_median(&mut lengths)
+        });
+        let unit = total(&bones);
+        bones = bones.map(|length| length / unit);
+        for (t, depth) in depths.iter_mut().enumerate() {
+            let votes = |b: usize| (measured[t][b] / bones[b], bones[b] * across[t][b]);
+            let mut votes: Vec<(f64, f64)> = (0..N_BONES).filter(|&b| bones[b] > 0.0).map(votes).collect();
+            let inverse = smooth::weighted_median(&mut votes);
+            if inverse > 0.0 && inverse.is_finite() {
+                *depth = 1.0 / inverse;
+            }
+        }
+    }
+    (bones, depths)
+}
+
+/// How much of each bone lies across the line of sight, squared (0..=1), and never nothing.
+fn share_across(pose: &Pose3) -> [f64; N_BONES] {
+    BONES.map(|(parent, child)| {
+        let point = |j: usize| Vector3::from(pose[j]).cast::<f64>();
+        let (bone, sight) = (point(child) - point(parent), point(parent).normalize());
+        let (length, along) = (bone.norm_squared(), bone.dot(&sight));
+        let share = if length > 0.0 { 1.0 - along * along / length } else { 0.0 };
+        share.max(0.0) + 0.02
+    })
+}
+
+/// The same bone of the other side.
+fn twin_bone(b: usize) -> usize {
+    skeleton::flip_index()[b + 1] - 1
+}
+
+/// Depths without jitter or jumps: [`smooth::lowess`] of their logarithm.
+fn smooth_depths(depths: &[f64], times_s: &[f64]) -> Vec<f64> {
+    let logs: Vec<f64> = depths.iter().map(|d| d.ln()).collect();
+    smooth::lowess(times_s, &logs, &vec![1.0; logs.len()], DEPTH_BANDWIDTH_S).iter().map(|l| l.exp()).collect()
+}
+
+/// Huber mean of the joints' votes for the root's pixel; `None` without a keypoint.
+fn root_of_frame_px(pose25: &Pose3, transform: &ImageTransform, keypoints: &Keypoints17) -> Option<[f32; 2]> {
+    const ROUNDS: usize = 5;
+    let votes: Vec<([f64; 2], f64)> = pose25
+        .iter()
+        .zip(keypoints)
+        .filter(|(_, k)| !k.is_missing())
+        .map(|(p, k)| {
+            let vote = [k.x_px - p[0] * transform.half_size_px, k.y_px - p[1] * transform.half_size_px];
+            (vote.map(f64::from), f64::from(k.confidence))
+        })
+        .collect();
+    let median = |d: usize| smooth::weighted_median(&mut votes.iter().map(|(v, w)| (v[d], *w)).collect::<Vec<_>>());
+    let mut root = [median(0), median(1)];
+    let distance = |vote: &[f64; 2], root: &[f64; 2]| (vote[0] - root[0]).hypot(vote[1] - root[1]);
+    let mut spread: Vec<(f64, f64)> = votes.iter().map(|(v, w)| (distance(v, &root), *w)).collect();
+    // votes beyond the usual distance count by their distance's inverse
+    let usual = smooth::weighted_median(&mut spread).max(1e-3);
+    for _ in 0..ROUNDS {
+        let (mut sum, mut total) = ([0.0; 2], 0.0);
+        for (vote, confidence) in &votes {
+            let weight = confidence * (usual / distance(vote, &root).max(usual));
+            sum = [sum[0] + weight * vote[0], sum[1] + weight * vote[1]];
+            total += weight;
+        }
+        root = [sum[0] / total, sum[1] / total];
+    }
+    (root[0].is_finite() && root[1].is_finite()).then_some([root[0] as f32, root[1] as f32])
+}
