@@ -1,0 +1,169 @@
+//! The clip folders of the reference repositories: `H36M-243/{train,test}/%08d.pkl`.
+
+use std::path::{Path, PathBuf};
+
+use formats::{Tensor, Value};
+use pose::normalise::{flip_input, flip_output};
+use pose::{JOINTS, ROOT};
+use rand::Rng;
+
+use crate::Error;
+use crate::random::{Stream, generator};
+use crate::sample::{Sample, SampleSource};
+
+/// Channels of both arrays in the files: x, y, confidence and x, y, z.
+const CHANNELS: usize = 3;
+/// Both arrays are in units of half the image's width: a value this large is pixels or millimetres.
+const LARGEST: f32 = 50.0;
+
+/// One half (`train` or `test`) of a clip folder, read clip by clip as it is asked for.
+///
+/// A file holds {`data_input`: float32 [n, 17, 3] (x, y, confidence), `data_label`: float32 [n, 17, 3]}, both normalised by the frame; the
+/// label is not root-relative.
+#[derive(Clone, Debug)]
+pub struct ClipFolder {
+    files: Vec<PathBuf>,
+    frames: usize,
+    options: ClipFolderOptions,
+}
+
+/// How [`ClipFolder`] makes samples of its clips.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipFolderOptions {
+    /// 3 (x, y, confidence) or 2 (x, y).
+    pub dim_in: usize,
+    /// Whether the root of each frame is taken off the label.
+    pub root_relative: bool,
+    /// Probability of a mirrored sample; 0.5 in the references' training, 0 for evaluation.
+    pub flip: f32,
+    /// What flips and the order follow from.
+    pub seed: u64,
+}
+
+impl ClipFolderOptions {
+    /// The references' training: x, y, confidence, root-relative labels, every other sample mirrored.
+    pub fn training(seed: u64) -> Self {
+        Self { dim_in: 3, root_relative: true, flip: 0.5, seed }
+    }
+}
+
+/// One file's arrays as they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clip {
+    /// (n, 17, 3): x, y, confidence.
+    pub input: Vec<f32>,
+    /// (n, 17, 3): x, y, z, not root-relative.
+    pub label: Vec<f32>,
+    /// n.
+    pub frames: usize,
+}
+
+impl ClipFolder {
+    /// Lists the clips of a folder such as `H36M-243/train` and reads the first.
+    ///
+    /// # Errors
+    /// A folder that cannot be read or holds no `.pkl`, a first clip that is refused, options out of range.
+    pub fn open(dir: &Path, options: ClipFolderOptions) -> Result<Self, Error> {
+        if !matches!(options.dim_in, 2 | 3) || !(0.0..=1.0).contains(&options.flip) {
+            let problem = format!("dim_in is {} and flip is {}: expected 2 or 3, and a probability from 0 to 1", options.dim_in, options.flip);
+            return Err(Error::options(problem));
+        }
+        let entries = std::fs::read_dir(dir).map_err(|e| Error::content(dir, format!("the clip folder cannot be read: {e}")))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|e| Error::content(dir, format!("the clip folder cannot be read: {e}")))?.path();
+            if path.extension().is_some_and(|extension| extension == "pkl") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        let Some(first) = files.first() else {
+            return Err(Error::content(dir, "holds no .pkl file: expected clips such as 00000000.pkl, is 'train' or 'test' missing at the end?"));
+        };
+        let frames = read_clip(first)?.frames;
+        Ok(Self { files, frames, options })
+    }
+
+    /// The files, in order.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// The arrays of file `index`, untouched.
+    ///
+    /// # Errors
+    /// A file that cannot be read, has other arrays, values that are not normalised, or another number of frames than the first.
+    pub fn clip(&self, index: usize) -> Result<Clip, Error> {
+        let path = &self.files[index];
+        let clip = read_clip(path)?;
+        if clip.frames != self.frames {
+            return Err(Error::content(path, format!("has {} frames: expected {}, as the folder's first clip has", clip.frames, self.frames)));
+        }
+        Ok(clip)
+    }
+}
+
+fn read_clip(path: &Path) -> Result<Clip, Error> {
+    let bytes = std::fs::read(path).map_err(|e| Error::content(path, format!("the clip cannot be read: {e}")))?;
+    let value = formats::pickle::read(&bytes).map_err(|e| Error::content(path, e.to_string()))?;
+    let (input, frames) = array(&value, "data_input", path)?;
+    let (label, label_frames) = array(&value, "data_label", path)?;
+    if frames != label_frames {
+        return Err(Error::content(path, format!("'data_input' has {frames} frames and 'data_label' {label_frames}: they must agree")));
+    }
+    Ok(Clip { input, label, frames })
+}
+
+/// The values of a (n, 17, 3) array of the file's dict, and n.
+fn array(value: &Value, name: &str, path: &Path) -> Result<(Vec<f32>, usize), Error> {
+    let tensor: &Tensor = value.get(name).and_then(Value::as_tensor).ok_or_else(|| {
+        Error::content(path, format!("array '{name}' is missing: a clip is a dict of the arrays data_input and data_label"))
+    })?;
+    let frames = match tensor.shape[..] {
+        [frames, JOINTS, CHANNELS] if frames > 0 => frames,
+        _ => return Err(Error::content(path, format!("'{name}' has shape {:?}: expected (n, {JOINTS}, {CHANNELS})", tensor.shape))),
+    };
+    let values = tensor.to_f32();
+    if let Some(i) = values.iter().position(|v| v.is_nan() || v.abs() > LARGEST) {
+        let (frame, joint) = (i / (JOINTS * CHANNELS), i / CHANNELS % JOINTS);
+        let problem = format!("'{name}' is {} at frame {frame}, joint {joint}: expected values normalised by half the image's width", values[i]);
+        return Err(Error::content(path, problem));
+    }
+    Ok((values, frames))
+}
+
+impl SampleSource for ClipFolder {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn frames(&self) -> usize {
+        self.frames
+    }
+
+    fn dim_in(&self) -> usize {
+        self.options.dim_in
+    }
+
+    fn seed(&self) -> u64 {
+        self.options.seed
+    }
+
+    fn sample(&self, epoch: u64, index: usize) -> Result<Sample, Error> {
+        let Clip { mut input, mut label, .. } = self.clip(index)?;
+        if self.options.dim_in == 2 {
+            input = input.as_chunks::<CHANNELS>().0.iter().flat_map(|&[x, y, _]| [x, y]).collect();
+        }
+        if self.options.root_relative {
+            for frame in label.chunks_exact_mut(JOINTS * CHANNELS) {
+                let root: [f32; CHANNELS] = std::array::from_fn(|c| frame[ROOT * CHANNELS + c]);
+                frame.as_chunks_mut::<CHANNELS>().0.iter_mut().for_each(|joint| (0..CHANNELS).for_each(|c| joint[c] -= root[c]));
+            }
+        }
+        let mut rng = generator(self.options.seed, Stream::Sample, epoch, index as u64);
+        if rng.random::<f32>() < self.options.flip {
+            (input, label) = (flip_input(&input, self.options.dim_in), flip_output(&label));
+        }
+        Ok(Sample { input, label, truth: None })
+    }
+}
