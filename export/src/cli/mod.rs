@@ -1,0 +1,3 @@
+//! The subcommands of `export`: one module each, with its arguments and its `run`.
+
+pub mod tflite;

@@ -1,0 +1,36 @@
+//! `export`: checkpoints and TFLite models into ONNX files.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Writes models as ONNX.
+#[derive(Debug, Parser)]
+#[command(name = "export", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Tflite(cli::tflite::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).without_time().with_writer(std::io::stderr).init();
+    let result = match &args.command {
+        Command::Tflite(args) => cli::tflite::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
