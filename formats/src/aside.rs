@@ -1,0 +1,86 @@
+//! Writing without ever leaving half a file.
+
+use crate::error::{Error, Result};
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+/// Writes a file aside (`NAME.PID.partial` in the same folder), syncs it to the disk and renames it into place. Whoever reads
+/// `path` sees the old content or the new one; on any error (a full disk, no permission) the old file is untouched and the
+/// partial one is removed.
+///
+/// # Errors
+/// What `fill` returns, named after `path` where it knows no file, and every refusal of the operating system.
+pub fn write_aside(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), Error>) -> std::result::Result<(), Error> {
+    let partial = partial_path(path)?;
+    let done = fill_and_sync(&partial, fill).and_then(|()| {
+        fs::rename(&partial, path)?;
+        sync_folder(path)
+    });
+    done.map_err(|failure| {
+        // best effort: the first error is the one to report
+        let _ = fs::remove_file(&partial);
+        match failure {
+            Failure::System(source) => Error::io("write", path, source),
+            Failure::Content(error) => error.in_file(path),
+        }
+    })
+}
+
+enum Failure {
+    System(std::io::Error),
+    Content(Error),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(source: std::io::Error) -> Self {
+        Self::System(source)
+    }
+}
+
+fn partial_path(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::io("write", path, std::io::Error::new(std::io::ErrorKind::InvalidInput, "this names no file")));
+    };
+    let mut partial = OsString::from(name);
+    partial.push(format!(".{}.partial", std::process::id()));
+    Ok(path.with_file_name(partial))
+}
+
+fn fill_and_sync(partial: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> std::result::Result<(), Failure> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(partial)?);
+    fill(&mut out).map_err(|error| match error {
+        Error::Io { source, .. } => Failure::System(source),
+        other => Failure::Content(other),
+    })?;
+    out.flush()?;
+    out.get_ref().sync_all()?;
+    Ok(())
+}
+
+/// The rename itself must reach the disk; only Unix can sync a folder.
+fn sync_folder(path: &Path) -> std::result::Result<(), Failure> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The whole content of a plain file.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    plain_file_length(path)?;
+    fs::read(path).map_err(|source| Error::io("read", path, source))
+}
+
+/// The length of a file in bytes; folders and devices, which have none, are refused.
+pub(crate) fn plain_file_length(path: &Path) -> Result<u64> {
+    let metadata = fs::metadata(path).map_err(|source| Error::io("read", path, source))?;
+    if !metadata.is_file() {
+        return Err(Error::content(format!("is {}, not a file", if metadata.is_dir() { "a folder" } else { "a device" })).in_file(path));
+    }
+    Ok(metadata.len())
+}
