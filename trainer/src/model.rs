@@ -1,0 +1,80 @@
+//! A lifter that can be trained and evaluated.
+
+use formats::StateDict;
+use network::{Context, LifterConfig, MotionAgFormer, Tensor as _, WeightError};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    tensor::Eager,
+    weights::{self, Drawing, Store},
+};
+
+/// The network with all its weights.
+pub struct Lifter {
+    /// What shapes it.
+    pub config: LifterConfig,
+    /// Its weights, shared with `network`.
+    pub weights: Store,
+    /// The layers.
+    pub network: MotionAgFormer<Eager>,
+    device: Device,
+    kind: Kind,
+}
+
+impl Lifter {
+    /// With new weights.
+    ///
+    /// # Errors
+    /// [`WeightError`].
+    pub fn new(config: &LifterConfig, drawing: Drawing, device: Device) -> Result<Self, WeightError> {
+        let (network, weights) = weights::with_new(drawing, Kind::Float, device, |w| MotionAgFormer::new(w, config))?;
+        Ok(Self { config: config.clone(), weights, network, device, kind: Kind::Float })
+    }
+
+    /// With the weights of a file, in f32 or f64.
+    ///
+    /// # Errors
+    /// [`WeightError`] when they do not fit the configuration.
+    pub fn load(config: &LifterConfig, state: &StateDict, kind: Kind, device: Device) -> Result<Self, WeightError> {
+        let (network, weights) = weights::with_loaded(state, kind, device, |w| MotionAgFormer::new(w, config))?;
+        Ok(Self { config: config.clone(), weights, network, device, kind })
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Row-major values as a tensor of this model's type and device.
+    pub fn tensor(&self, values: &[f32], shape: [usize; 4]) -> Tensor {
+        Tensor::from_slice(values).reshape(shape.map(|n| n as i64)).to_device(self.device).to_kind(self.kind)
+    }
+
+    /// x (B, T, J, dim_in) -> (B, T, J, 3).
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
+        self.network.forward(&Eager(x.shallow_clone()), context).0
+    }
+
+    /// Evaluation without gradients. `flip` averages with the prediction of the mirrored input, mirrored back.
+    pub fn predict(&self, x: &Tensor, flip: bool) -> Tensor {
+        tch::no_grad(|| {
+            let plain = self.forward(x, &Context::EVALUATION);
+            if flip { (plain + mirror(&self.forward(&mirror(x), &Context::EVALUATION))) / 2.0 } else { plain }
+        })
+    }
+
+    /// Number of trainable values.
+    pub fn parameter_count(&self) -> u64 {
+        self.weights.parameters().map(|(_, tensor)| tensor.numel() as u64).sum()
+    }
+}
+
+/// x negated, left and right joints exchanged; every other channel as it is: (B, T, J, C) -> (B, T, J, C).
+pub fn mirror(x: &Tensor) -> Tensor {
+    let joints = pose::skeleton::flip_index().map(|j| j as i64);
+    let swapped = x.index_select(2, &Tensor::from_slice(&joints).to_device(x.device()));
+    let mut signs = vec![1f32; x.size()[3] as usize];
+    signs[0] = -1.0;
+    let signs = Tensor::from_slice(&signs).to_device(x.device()).to_kind(x.kind());
+    Eager(swapped).mul(&Eager(signs)).0
+}
