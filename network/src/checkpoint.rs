@@ -212,13 +212,10 @@ impl Shapes {
         if has("att_spatial.mixer.qkv.bias") {
             return option("qkv_bias");
         }
-        if !has("att_spatial.mixer.qkv.weight") && has("graph_spatial.mixer.U.weight") {
+        if has("graph_spatial.U.weight") {
             return option("graph_only");
         }
-        if !has("att_temporal.mixer.qkv.weight") && has("att_spatial.mixer.qkv.weight") {
-            return option("use_tcn");
-        }
-        if !has("graph_temporal.mixer.U.weight") && has("att_temporal.mixer.qkv.weight") {
+        if state.names().any(|name| name.starts_with("layers.0.graph_temporal.mixer.branches.")) {
             return option("use_tcn");
         }
         if let Some(qkv) = state.get("layers.0.att_spatial.mixer.qkv.weight")
