@@ -39,7 +39,11 @@ impl Archive {
 
     /// A member's content, its checksum compared.
     pub fn read(&mut self, name: &str) -> Result<Vec<u8>> {
-        let damaged = |error: &dyn std::fmt::Display| Error::content(format!("the member '{name}' cannot be read ({error}): the file is truncated or damaged; copy or download it again"));
+        let damaged = |error: &dyn std::fmt::Display| {
+            Error::content(format!(
+                "the member '{name}' cannot be read ({error}): the file is truncated or damaged; copy or download it again"
+            ))
+        };
         let mut member = self.zip.by_name(name).map_err(|error| match error {
             ZipError::FileNotFound => Error::content(format!("has no member '{name}'")),
             other => damaged(&other),
@@ -60,7 +64,12 @@ impl Archive {
 }
 
 /// Adds an uncompressed member whose data begins at a multiple of 64 bytes, so that it can be mapped.
-pub(crate) fn store<W: Write + Seek>(zip: &mut ZipWriter<W>, name: &str, length: usize, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+pub(crate) fn store<W: Write + Seek>(
+    zip: &mut ZipWriter<W>,
+    name: &str,
+    length: usize,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .with_alignment(64)

@@ -14,7 +14,10 @@ use std::{
 ///
 /// # Errors
 /// What `fill` returns, named after `path` where it knows no file, and every refusal of the operating system.
-pub fn write_aside(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), Error>) -> std::result::Result<(), Error> {
+pub fn write_aside(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), Error>,
+) -> std::result::Result<(), Error> {
     let partial = partial_path(path)?;
     let done = fill_and_sync(&partial, fill).and_then(|()| {
         fs::rename(&partial, path)?;

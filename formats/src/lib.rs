@@ -7,6 +7,7 @@
 mod archive;
 mod aside;
 mod error;
+pub mod keypoints;
 pub mod npy;
 pub mod npz;
 pub mod pickle;

@@ -63,7 +63,12 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Value> {
     }
     let expected = element_count(&header.shape).and_then(|n| n.checked_mul(item.size()));
     let Some(data) = expected.and_then(|n| data.get(..n)) else {
-        refuse!("is a truncated .npy array: shape {:?} of '{}' does not fit into the {} bytes that follow its header", header.shape, header.descr, data.len());
+        refuse!(
+            "is a truncated .npy array: shape {:?} of '{}' does not fit into the {} bytes that follow its header",
+            header.shape,
+            header.descr,
+            data.len()
+        );
     };
     if item.size() == 0 && element_count(&header.shape).unwrap_or(usize::MAX) > 1 << 20 {
         refuse!("is an .npy array of more than 2^20 empty strings: refused");
@@ -118,7 +123,8 @@ fn write_header(out: &mut dyn Write, descr: &str, shape: &[usize]) -> std::io::R
         header.push(' ');
     }
     header.push('\n');
-    let length = u16::try_from(header.len()).map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidInput, "a tensor of too many axes"))?;
+    let length =
+        u16::try_from(header.len()).map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidInput, "a tensor of too many axes"))?;
     out.write_all(MAGIC)?;
     out.write_all(&[1, 0])?;
     out.write_all(&length.to_le_bytes())?;

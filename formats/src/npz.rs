@@ -119,7 +119,8 @@ fn open(path: &Path) -> Result<Archive> {
         refuse!("is empty (0 bytes), not an .npz archive");
     }
     let mut head = [0; 4];
-    let is_zip = File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && (&head == b"PK\x03\x04" || &head == b"PK\x05\x06");
+    let is_zip =
+        File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && (&head == b"PK\x03\x04" || &head == b"PK\x05\x06");
     if !is_zip {
         refuse!("is no .npz archive: it does not start as a zip file");
     }

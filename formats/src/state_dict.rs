@@ -38,7 +38,8 @@ impl StateDict {
         }
         let entries = weights.entries();
         if entries.is_empty() || (place == "checkpoint" && !entries.iter().all(|(_, v)| matches!(v, Value::Tensor(_)))) {
-            let mut found: Vec<_> = checkpoint.entries().iter().take(12).filter_map(|(k, _)| k.as_str()).map(|k| format!("'{k}'")).collect();
+            let mut found: Vec<_> =
+                checkpoint.entries().iter().take(12).filter_map(|(k, _)| k.as_str()).map(|k| format!("'{k}'")).collect();
             if found.is_empty() {
                 found.push(checkpoint.describe());
             }

@@ -38,7 +38,10 @@ pub(crate) fn gather<'b>(buffer: &'b [u8], size: usize, offset: usize, shape: &[
     let last = shape.iter().zip(strides).try_fold(offset, |at, (axis, stride)| at.checked_add((axis - 1).checked_mul(*stride)?));
     let end_byte = last.and_then(|last| last.checked_add(1)?.checked_mul(size));
     if end_byte.is_none_or(|end| end > buffer.len()) {
-        refuse!("a tensor of shape {shape:?} and strides {strides:?} at element {offset} lies outside of its {} bytes of data", buffer.len());
+        refuse!(
+            "a tensor of shape {shape:?} and strides {strides:?} at element {offset} lies outside of its {} bytes of data",
+            buffer.len()
+        );
     }
     let row_major = row_major(shape);
     if shape.iter().enumerate().all(|(axis, &n)| n == 1 || strides[axis] == row_major[axis]) {

@@ -77,7 +77,9 @@ impl Value {
         use crate::tensor::Data::{Bool, I8, I16, I32, I64, U8};
         match self {
             Self::Int(i) => Some(*i),
-            Self::Tensor(t) if t.len() == 1 && matches!(t.data, I64(_) | I32(_) | I16(_) | I8(_) | U8(_) | Bool(_)) => t.to_i64().first().copied(),
+            Self::Tensor(t) if t.len() == 1 && matches!(t.data, I64(_) | I32(_) | I16(_) | I8(_) | U8(_) | Bool(_)) => {
+                t.to_i64().first().copied()
+            }
             _ => None,
         }
     }

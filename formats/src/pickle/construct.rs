@@ -43,7 +43,9 @@ impl<'a> Machine<'a> {
             other => other,
         };
         let node = match (module, &*global.name, &args[..]) {
-            ("collections", "OrderedDict", []) | ("builtins", "dict", []) | ("collections", "defaultdict", [] | [_]) => Node::Dict(Vec::new()),
+            ("collections", "OrderedDict", []) | ("builtins", "dict", []) | ("collections", "defaultdict", [] | [_]) => {
+                Node::Dict(Vec::new())
+            }
             ("collections", "OrderedDict", [pairs]) | ("builtins", "dict", [pairs]) | ("collections", "defaultdict", [_, pairs]) => {
                 match self.pairs(*pairs)? {
                     Some(entries) => Node::Dict(entries),
@@ -62,7 +64,9 @@ impl<'a> Machine<'a> {
                 _ => return Ok(None),
             },
             ("_codecs", "encode", [text]) => self.encode(*text, None)?,
-            ("_codecs", "encode", [text, encoding]) | ("builtins", "bytes" | "bytearray", [text, encoding]) => self.encode(*text, Some(*encoding))?,
+            ("_codecs", "encode", [text, encoding]) | ("builtins", "bytes" | "bytearray", [text, encoding]) => {
+                self.encode(*text, Some(*encoding))?
+            }
             // protocols 0 and 1: an object of `class`, whose base class' content is `state`
             ("copyreg", "_reconstructor", [class, base, content]) => {
                 let base_name = match self.node(*base) {
@@ -124,10 +128,12 @@ impl<'a> Machine<'a> {
                 let Some(item) = torch_dtype(&item.name) else { return Ok(None) };
                 self.tensor(*storage, *offset, *shape, *strides, Some(item))?
             }
-            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state", [tensor, ..]) if count >= 2 => match self.node(*tensor) {
-                Node::Tensor(_) => return Ok(Some(*tensor)),
-                _ => return Ok(None),
-            },
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state", [tensor, ..]) if count >= 2 => {
+                match self.node(*tensor) {
+                    Node::Tensor(_) => return Ok(Some(*tensor)),
+                    _ => return Ok(None),
+                }
+            }
             _ => return Ok(None),
         };
         self.new_node(node).map(Some)

@@ -127,7 +127,9 @@ impl<'a> Input<'a> {
     /// The text up to the next line feed, which is taken and dropped.
     fn line(&mut self) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.at..];
-        let Some(length) = rest.iter().position(|b| *b == b'\n') else { refuse!("the pickle ends early, within the line at byte {}", self.at) };
+        let Some(length) = rest.iter().position(|b| *b == b'\n') else {
+            refuse!("the pickle ends early, within the line at byte {}", self.at)
+        };
         self.at += length + 1;
         Ok(&rest[..length])
     }
@@ -375,7 +377,9 @@ impl<'a> Machine<'a> {
                 let bytes = self.input.counted(width)?;
                 self.push(Node::Bytes(bytes.into()))?;
             }
-            op::NEXT_BUFFER | op::READONLY_BUFFER => refuse!("the pickle keeps data outside of it (out-of-band buffers): save it with pickle.dump alone"),
+            op::NEXT_BUFFER | op::READONLY_BUFFER => {
+                refuse!("the pickle keeps data outside of it (out-of-band buffers): save it with pickle.dump alone")
+            }
 
             op::EMPTY_LIST | op::EMPTY_SET => self.push(Node::List(Vec::new()))?,
             op::EMPTY_TUPLE => self.push(Node::Tuple(Vec::new()))?,
@@ -543,8 +547,13 @@ impl<'a> Machine<'a> {
                 let (Node::Global(class), Some(key), Some(elements)) = (self.node(*class), self.text(*key), self.size(*elements)) else {
                     refuse!("the pickle is malformed: a storage needs a type, a key and a number of elements")
                 };
-                let mut storage =
-                    StorageRef { key: key.to_owned(), dtype: storage_type(&class.name), type_name: class.name.to_string(), elements, offset: 0 };
+                let mut storage = StorageRef {
+                    key: key.to_owned(),
+                    dtype: storage_type(&class.name),
+                    type_name: class.name.to_string(),
+                    elements,
+                    offset: 0,
+                };
                 // legacy: (key of the view, offset, elements) of a part of the storage
                 if let Some(Node::Tuple(view)) = rest.first().map(|id| self.node(*id)) {
                     let &[_, offset, elements] = &view[..] else { refuse!("the pickle is malformed: a view of storage '{key}'") };

@@ -41,7 +41,10 @@ pub(crate) struct Limits {
 impl Limits {
     /// An honest file holds each byte of its data once or, where dictionaries are saved twice and views overlap, a few times.
     pub fn of_file(length: u64) -> Self {
-        Self { values: length.saturating_mul(4).saturating_add(1 << 16).min(1 << 26), bytes: length.saturating_mul(4).saturating_add(1 << 26) }
+        Self {
+            values: length.saturating_mul(4).saturating_add(1 << 16).min(1 << 26),
+            bytes: length.saturating_mul(4).saturating_add(1 << 26),
+        }
     }
 }
 

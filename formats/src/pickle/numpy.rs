@@ -106,8 +106,9 @@ impl ItemType {
             let end = item.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
             return Value::Bytes(item[..end].to_vec());
         }
-        let text: String =
-            words::<4>(item, self.big_endian).map(|w| char::from_u32(u32::from_le_bytes(w)).unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        let text: String = words::<4>(item, self.big_endian)
+            .map(|w| char::from_u32(u32::from_le_bytes(w)).unwrap_or(char::REPLACEMENT_CHARACTER))
+            .collect();
         Value::Str(text.trim_end_matches('\0').to_owned())
     }
 }

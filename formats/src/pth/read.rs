@@ -143,7 +143,10 @@ fn read_legacy(path: &Path) -> Result<Value> {
         let length = count.and_then(|count| usize::try_from(count).ok()?.checked_mul(size));
         let end = length.and_then(|length| length.checked_add(at + 8)).filter(|end| *end <= file.len());
         let Some(end) = end else {
-            refuse!("is truncated: it ends within the data of storage '{key}' (the file has {} bytes); copy or download it again", file.len());
+            refuse!(
+                "is truncated: it ends within the data of storage '{key}' (the file has {} bytes); copy or download it again",
+                file.len()
+            );
         };
         ranges.insert(key.to_owned(), at + 8..end);
         at = end;

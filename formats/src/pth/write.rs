@@ -5,10 +5,7 @@ use crate::error::{Error, Result, refuse};
 use crate::strided::row_major;
 use crate::tensor::{DType, Tensor};
 use crate::value::Value;
-use std::{
-    fs::File,
-    io::BufWriter,
-};
+use std::{fs::File, io::BufWriter};
 
 /// The folder inside the archive; torch accepts any one name.
 const FOLDER: &str = "archive";
@@ -81,7 +78,9 @@ impl<'v> Pickle<'v> {
             }
             Value::Tensor(tensor) => self.tensor(tensor)?,
             Value::Object { class, .. } => {
-                refuse!("cannot be written: the value holds a Python object of class {class}, which torch.load(weights_only=True) refuses; store plain dictionaries instead")
+                refuse!(
+                    "cannot be written: the value holds a Python object of class {class}, which torch.load(weights_only=True) refuses; store plain dictionaries instead"
+                )
             }
         }
         Ok(())
