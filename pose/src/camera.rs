@@ -83,10 +83,7 @@ pub struct Extrinsics {
 impl Extrinsics {
     /// A camera that looks horizontally along the world's +y from this height: world x is right, world z is up.
     pub fn level(height_mm: f32) -> Self {
-        Self {
-            rotation: [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]],
-            translation_mm: [0.0, 0.0, height_mm],
-        }
+        Self { rotation: [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]], translation_mm: [0.0, 0.0, height_mm] }
     }
 
     /// A camera at `position_mm` that looks at `target_mm`, upright but for `roll_rad`, its turn about the viewing
@@ -129,9 +126,7 @@ impl Extrinsics {
     /// World space to camera space.
     pub fn to_camera(&self, p_world_mm: [f32; 3]) -> [f32; 3] {
         // the inverse of a rotation is its transpose
-        std::array::from_fn(|column| {
-            (0..3).map(|k| self.rotation[k][column] * (p_world_mm[k] - self.translation_mm[k])).sum()
-        })
+        std::array::from_fn(|column| (0..3).map(|k| self.rotation[k][column] * (p_world_mm[k] - self.translation_mm[k])).sum())
     }
 
     /// [`Self::to_world`] of a whole pose.

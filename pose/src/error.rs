@@ -110,7 +110,7 @@ pub enum Error {
         limit: usize,
     },
     /// A window's prediction is not a number.
-    #[error("frame {frame}, joint {joint}: expected finite 3D values from the model, found {values:?}")]
+    #[error("frame {frame}, joint {joint}: expected 3D values from the model that are finite and within ±1000000, found {values:?}")]
     BadPose {
         /// Index of the frame.
         frame: usize,

@@ -245,8 +245,8 @@ mod tests {
         for (joint, source) in confidences {
             assert_eq!(q[joint].confidence, k[source].confidence, "joint {joint}");
         }
-        let copies = [(1, 24), (2, 26), (3, 28), (4, 23), (5, 25), (6, 27), (11, 11), (12, 13), (13, 15), (14, 12), (15, 14), (16, 16)];
-        for (joint, source) in copies {
+        let (copies, sources) = ([1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16], [24, 26, 28, 23, 25, 27, 11, 13, 15, 12, 14, 16]);
+        for (joint, source) in copies.into_iter().zip(sources) {
             assert_eq!(q[joint], k[source]);
         }
     }
@@ -255,7 +255,9 @@ mod tests {
     fn coco_is_the_same_person_as_blazepose() {
         let coco = person(17);
         let mut blaze = vec![Keypoint::MISSING; 33];
-        for (c, b) in [(0, 0), (3, 7), (4, 8), (5, 11), (6, 12), (7, 13), (8, 14), (9, 15), (10, 16), (11, 23), (12, 24), (13, 25), (14, 26), (15, 27), (16, 28)] {
+        let in_coco = [0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+        let in_blazepose = [0, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28];
+        for (c, b) in in_coco.into_iter().zip(in_blazepose) {
             blaze[b] = coco[c];
         }
         assert_eq!(Source::Coco17.to_h36m(&coco), Source::BlazePose33.to_h36m(&blaze));

@@ -34,9 +34,7 @@ impl Keypoint {
     /// Finite, within [`MAX_COORDINATE_PX`], and with a confidence in 0..=1.
     pub fn is_valid(&self) -> bool {
         // NaN fails each comparison
-        self.x_px.abs() <= MAX_COORDINATE_PX
-            && self.y_px.abs() <= MAX_COORDINATE_PX
-            && (0.0..=1.0).contains(&self.confidence)
+        self.x_px.abs() <= MAX_COORDINATE_PX && self.y_px.abs() <= MAX_COORDINATE_PX && (0.0..=1.0).contains(&self.confidence)
     }
 
     pub(crate) fn check(&self, frame: usize, joint: usize) -> Result<(), Error> {

@@ -6,57 +6,66 @@
 //!
 //! Every function that takes two sequences panics when their lengths differ: that is a mistake of the caller, never of a file.
 
-use crate::{JOINTS, Pose3, ROOT};
+use crate::{JOINTS, ROOT};
 use nalgebra::{Matrix3, Vector3};
+use std::ops::Sub;
+
+/// A coordinate: `f32` ([`crate::Pose3`]) or `f64`.
+pub trait Coordinate: Copy + Into<f64> + Sub<Output = Self> {}
+impl Coordinate for f32 {}
+impl Coordinate for f64 {}
+
+/// x, y, z of 17 joints.
+pub type Pose<C> = [[C; 3]; JOINTS];
 
 /// Thresholds of [`auc_3dhp`]: 0, 5, ..., 150 mm.
 const AUC_THRESHOLDS_MM: std::ops::RangeInclusive<u32> = 0..=30;
 
 /// Poses with the root joint (or another, such as 14 in MPI-INF-3DHP) moved to the origin, frame by frame.
-pub fn rooted_at(poses: &[Pose3], joint: usize) -> Vec<Pose3> {
-    let rooted = |pose: &Pose3| pose.map(|p| std::array::from_fn(|k| p[k] - pose[joint][k]));
+pub fn rooted_at<C: Coordinate>(poses: &[Pose<C>], joint: usize) -> Vec<Pose<C>> {
+    let rooted = |pose: &Pose<C>| pose.map(|p| std::array::from_fn(|k| p[k] - pose[joint][k]));
     poses.iter().map(rooted).collect()
 }
 
 /// Poses relative to joint 0.
-pub fn root_relative(poses: &[Pose3]) -> Vec<Pose3> {
+pub fn root_relative<C: Coordinate>(poses: &[Pose<C>]) -> Vec<Pose<C>> {
     rooted_at(poses, ROOT)
 }
 
 /// Distance of each joint from its target.
-pub fn joint_errors(pred: &Pose3, target: &Pose3) -> [f64; JOINTS] {
+pub fn joint_errors<C: Coordinate>(pred: &Pose<C>, target: &Pose<C>) -> [f64; JOINTS] {
     std::array::from_fn(|j| (point(pred[j]) - point(target[j])).norm())
 }
 
 /// Mean per-joint position error of each frame.
-pub fn mpjpe_per_frame(pred: &[Pose3], target: &[Pose3]) -> Vec<f64> {
+pub fn mpjpe_per_frame<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> Vec<f64> {
     pairs(pred, target).map(|(p, t)| mean(&joint_errors(p, t))).collect()
 }
 
 /// Mean per-joint position error (MPJPE), millimetres for poses in millimetres.
-pub fn mpjpe_mm(pred: &[Pose3], target: &[Pose3]) -> f64 {
+pub fn mpjpe_mm<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> f64 {
     mean(&mpjpe_per_frame(pred, target))
 }
 
 /// [`mpjpe_per_frame`] after the best similarity of each frame (Procrustes: rotation, translation, scale).
-pub fn p_mpjpe_per_frame(pred: &[Pose3], target: &[Pose3]) -> Vec<f64> {
+pub fn p_mpjpe_per_frame<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> Vec<f64> {
     pairs(pred, target).map(|(p, t)| p_mpjpe_of_frame(p, t)).collect()
 }
 
 /// MPJPE after the best similarity of each frame (P-MPJPE, "protocol 2"). A mirror image is no similarity.
-pub fn p_mpjpe_mm(pred: &[Pose3], target: &[Pose3]) -> f64 {
+pub fn p_mpjpe_mm<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> f64 {
     mean(&p_mpjpe_per_frame(pred, target))
 }
 
 /// Scale that brings each frame's prediction nearest to its target, in the least-squares sense: sum(t . p) / sum(p . p).
 /// 1 for a prediction that is all zero.
-pub fn n_mpjpe_scale_per_frame(pred: &[Pose3], target: &[Pose3]) -> Vec<f64> {
+pub fn n_mpjpe_scale_per_frame<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> Vec<f64> {
     pairs(pred, target).map(|(p, t)| best_scale(p, t)).collect()
 }
 
 /// [`mpjpe_per_frame`] after the best scale of each frame.
-pub fn n_mpjpe_per_frame(pred: &[Pose3], target: &[Pose3]) -> Vec<f64> {
-    let error = |(p, t): (&Pose3, &Pose3)| {
+pub fn n_mpjpe_per_frame<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> Vec<f64> {
+    let error = |(p, t): (&Pose<C>, &Pose<C>)| {
         let scale = best_scale(p, t);
         let distance = |j: usize| (scale * point(p[j]) - point(t[j])).norm();
         mean(&std::array::from_fn::<f64, JOINTS, _>(distance))
@@ -65,27 +74,27 @@ pub fn n_mpjpe_per_frame(pred: &[Pose3], target: &[Pose3]) -> Vec<f64> {
 }
 
 /// MPJPE after the best scale of each frame (N-MPJPE).
-pub fn n_mpjpe_mm(pred: &[Pose3], target: &[Pose3]) -> f64 {
+pub fn n_mpjpe_mm<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> f64 {
     mean(&n_mpjpe_per_frame(pred, target))
 }
 
 /// Error of the first difference in time, for each of the T - 1 steps.
-pub fn velocity_error_per_frame(pred: &[Pose3], target: &[Pose3]) -> Vec<f64> {
+pub fn velocity_error_per_frame<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> Vec<f64> {
     difference_error(pred, target, &[-1.0, 1.0])
 }
 
 /// Mean per-joint velocity error (MPJVE), millimetres a frame. NaN for fewer than 2 frames.
-pub fn velocity_error(pred: &[Pose3], target: &[Pose3]) -> f64 {
+pub fn velocity_error<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> f64 {
     mean(&velocity_error_per_frame(pred, target))
 }
 
 /// Error of the second difference in time, for each of the T - 2 inner frames.
-pub fn acceleration_error_per_frame(pred: &[Pose3], target: &[Pose3]) -> Vec<f64> {
+pub fn acceleration_error_per_frame<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> Vec<f64> {
     difference_error(pred, target, &[1.0, -2.0, 1.0])
 }
 
 /// Mean per-joint acceleration error, millimetres a frame squared. NaN for fewer than 3 frames.
-pub fn acceleration_error(pred: &[Pose3], target: &[Pose3]) -> f64 {
+pub fn acceleration_error<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>]) -> f64 {
     mean(&acceleration_error_per_frame(pred, target))
 }
 
@@ -101,8 +110,8 @@ pub fn auc_3dhp(joint_errors_mm: &[f64]) -> f64 {
     mean(&curve)
 }
 
-fn point(p: [f32; 3]) -> Vector3<f64> {
-    Vector3::from(p).cast()
+fn point<C: Coordinate>(p: [C; 3]) -> Vector3<f64> {
+    Vector3::from(p.map(Into::into))
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -110,20 +119,20 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 #[track_caller]
-fn pairs<'a>(pred: &'a [Pose3], target: &'a [Pose3]) -> impl Iterator<Item = (&'a Pose3, &'a Pose3)> {
+fn pairs<'a, C: Coordinate>(pred: &'a [Pose<C>], target: &'a [Pose<C>]) -> impl Iterator<Item = (&'a Pose<C>, &'a Pose<C>)> {
     assert_eq!(pred.len(), target.len(), "predictions and targets must be of the same frames");
     pred.iter().zip(target)
 }
 
-fn best_scale(pred: &Pose3, target: &Pose3) -> f64 {
-    let sum = |a: &Pose3, b: &Pose3| -> f64 { (0..JOINTS).map(|j| point(a[j]).dot(&point(b[j]))).sum() };
+fn best_scale<C: Coordinate>(pred: &Pose<C>, target: &Pose<C>) -> f64 {
+    let sum = |a: &Pose<C>, b: &Pose<C>| -> f64 { (0..JOINTS).map(|j| point(a[j]).dot(&point(b[j]))).sum() };
     let norm = sum(pred, pred);
     if norm > 0.0 { sum(target, pred) / norm } else { 1.0 }
 }
 
 /// The orthogonal Procrustes problem with scale, as MotionBERT and VideoPose3D solve it; reflections are corrected by
 /// turning over the direction of the least singular value (Kabsch).
-fn p_mpjpe_of_frame(pred: &Pose3, target: &Pose3) -> f64 {
+fn p_mpjpe_of_frame<C: Coordinate>(pred: &Pose<C>, target: &Pose<C>) -> f64 {
     let (pred, target) = (pred.map(point), target.map(point));
     let centroid = |pose: &[Vector3<f64>; JOINTS]| pose.iter().sum::<Vector3<f64>>() / JOINTS as f64;
     let (pred_mean, target_mean) = (centroid(&pred), centroid(&target));
@@ -149,7 +158,7 @@ fn p_mpjpe_of_frame(pred: &Pose3, target: &Pose3) -> f64 {
 
 /// Mean over the joints of |sum_k weights_k (pred - target)_{t+k}|.
 #[track_caller]
-fn difference_error(pred: &[Pose3], target: &[Pose3], weights: &[f64]) -> Vec<f64> {
+fn difference_error<C: Coordinate>(pred: &[Pose<C>], target: &[Pose<C>], weights: &[f64]) -> Vec<f64> {
     let errors: Vec<[Vector3<f64>; JOINTS]> =
         pairs(pred, target).map(|(p, t)| std::array::from_fn(|j| point(p[j]) - point(t[j]))).collect();
     let of_window = |window: &[[Vector3<f64>; JOINTS]]| {
@@ -162,6 +171,7 @@ fn difference_error(pred: &[Pose3], target: &[Pose3], weights: &[f64]) -> Vec<f6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Pose3;
     use nalgebra::Rotation3;
     use proptest::prelude::*;
 
@@ -207,7 +217,7 @@ mod tests {
         assert_eq!(p_mpjpe_mm(&[zero], &[zero]), 0.0);
         assert!(p_mpjpe_mm(&[one], &[one]) < 1e-9); // all joints on a line
         assert!(n_mpjpe_mm(&[zero], &[one]).is_finite());
-        assert!(mpjpe_mm(&[], &[]).is_nan());
+        assert!(mpjpe_mm::<f32>(&[], &[]).is_nan());
         assert!(velocity_error(&[one], &[one]).is_nan());
         assert!(acceleration_error_per_frame(&[one; 2], &[one; 2]).is_empty());
     }

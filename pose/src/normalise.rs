@@ -87,10 +87,7 @@ impl ImageTransform {
             .or_else(|| bounds_px(window, f32::MIN_POSITIVE))
             .ok_or(Error::NoConfidentKeypoint { frames: window.len() })?;
         let half_size_px = BOX_MARGIN * ((hi[0] - lo[0]).max(hi[1] - lo[1]) / 2.0);
-        Ok(Self {
-            centre_px: [(lo[0] + hi[0]) / 2.0, (lo[1] + hi[1]) / 2.0],
-            half_size_px: half_size_px.max(MIN_HALF_SIZE_PX),
-        })
+        Ok(Self { centre_px: [(lo[0] + hi[0]) / 2.0, (lo[1] + hi[1]) / 2.0], half_size_px: half_size_px.max(MIN_HALF_SIZE_PX) })
     }
 
     /// Pixel to normalised units.

@@ -18,7 +18,7 @@ pub fn uniform_times(times_s: &[f64], fps: f64) -> Result<Vec<f64>, Error> {
     }
     // a thousandth of a frame is rounding, not a frame
     let steps = ((last - first) * fps - 1e-3).ceil().max(0.0);
-    if !(steps < MAX_FRAMES as f64) {
+    if steps >= MAX_FRAMES as f64 {
         return Err(Error::TooLong { seconds: last - first, fps, limit: MAX_FRAMES });
     }
     Ok((0..=steps as usize).map(|i| first + i as f64 / fps).collect())
@@ -49,9 +49,7 @@ pub fn clip(clip: &KeypointClip, fps: f64) -> Result<KeypointClip, Error> {
 /// # Errors
 /// [`Error::NoFrames`], [`Error::WrongLength`], [`Error::BadTime`].
 pub fn poses(poses: &[Pose3], times_s: &[f64], at_s: &[f64]) -> Result<Vec<Pose3>, Error> {
-    let blend = |a: &Pose3, b: &Pose3, s: f32| {
-        std::array::from_fn(|j| std::array::from_fn(|k| a[j][k] + s * (b[j][k] - a[j][k])))
-    };
+    let blend = |a: &Pose3, b: &Pose3, s: f32| std::array::from_fn(|j| std::array::from_fn(|k| a[j][k] + s * (b[j][k] - a[j][k])));
     sample(poses, times_s, at_s, blend)
 }
 
@@ -64,12 +62,7 @@ pub fn path<const N: usize>(values: &[[f32; N]], times_s: &[f64], at_s: &[f64]) 
 }
 
 /// Calls `blend(before, after, share of after)` for each wanted time; at a time that is given, the value itself.
-fn sample<F: Copy>(
-    values: &[F],
-    times_s: &[f64],
-    at_s: &[f64],
-    blend: impl Fn(&F, &F, f32) -> F,
-) -> Result<Vec<F>, Error> {
+fn sample<F: Copy>(values: &[F], times_s: &[f64], at_s: &[f64], blend: impl Fn(&F, &F, f32) -> F) -> Result<Vec<F>, Error> {
     let Some(&end) = values.last() else { return Err(Error::NoFrames) };
     Error::check_length("times", values.len(), times_s.len())?;
     check_times(times_s)?;

@@ -6,8 +6,23 @@ use crate::JOINTS;
 
 /// Joint names in order.
 pub const NAMES: [&str; JOINTS] = [
-    "Hip", "RHip", "RKnee", "RFoot", "LHip", "LKnee", "LFoot", "Spine", "Thorax", "Nose", "Head", "LShoulder", "LElbow",
-    "LWrist", "RShoulder", "RElbow", "RWrist",
+    "Hip",
+    "RHip",
+    "RKnee",
+    "RFoot",
+    "LHip",
+    "LKnee",
+    "LFoot",
+    "Spine",
+    "Thorax",
+    "Nose",
+    "Head",
+    "LShoulder",
+    "LElbow",
+    "LWrist",
+    "RShoulder",
+    "RElbow",
+    "RWrist",
 ];
 
 /// Parent of each joint; the root (joint 0) has none. A parent always comes before its children.

@@ -9,26 +9,26 @@ const ROBUST_ROUNDS: usize = 3;
 
 /// Robust local linear regression (LOWESS: Cleveland 1979, with a Gaussian kernel of fixed width): at each time the value of
 /// a straight line fitted to its neighbours, in which outliers count little. A line stays a line, at the ends too; and
-/// nothing lags.
+/// nothing lags. The first guess, from which outliers are told, is a local median.
 ///
-/// `times_s` rise; `values` and `weights` (0 = unknown, otherwise relative trust) go with them.
+/// `times_s` rise; `values` and `weights` (0 = unknown, otherwise relative trust) go with them. Values of weight 0 are not
+/// looked at. Where nothing is known nearby, the last known result is held.
 ///
 /// # Panics
 /// When the lengths differ.
 pub fn lowess(times_s: &[f64], values: &[f64], weights: &[f64], bandwidth_s: f64) -> Vec<f64> {
     assert!(times_s.len() == values.len() && values.len() == weights.len(), "one value and one weight for each time");
-    let mut smooth = local_lines(times_s, values, weights, bandwidth_s);
+    let known: Vec<usize> = (0..values.len()).filter(|&k| weights[k] > 0.0).collect();
+    let mut smooth = local_fits(times_s, values, weights, bandwidth_s, local_median);
     for _ in 0..ROBUST_ROUNDS {
-        let residuals: Vec<f64> = values.iter().zip(&smooth).map(|(v, s)| (v - s).abs()).collect();
+        let residual = |k: usize| (values[k] - smooth[k]).abs();
         // 6 x the median residual is where the bisquare weight ends
-        let reach = 6.0 * median(&mut residuals.clone());
-        // below rounding there is nothing to be robust against
-        if !(reach > 1e-9) {
-            break;
-        }
-        let bisquare = |r: f64| (1.0 - (r / reach).powi(2)).max(0.0).powi(2);
-        let robust: Vec<f64> = weights.iter().zip(&residuals).map(|(w, &r)| w * bisquare(r)).collect();
-        smooth = local_lines(times_s, values, &robust, bandwidth_s);
+        let reach = 6.0 * median(&mut known.iter().map(|&k| residual(k)).collect::<Vec<_>>());
+        // residuals under rounding tell no outlier from the rest, and must not leave a window without weight
+        let bisquare = |k: usize| (1.0 - (residual(k) / reach.max(1e-9)).powi(2)).max(0.0).powi(2);
+        let mut robust = vec![0.0; weights.len()];
+        known.iter().for_each(|&k| robust[k] = weights[k] * bisquare(k));
+        smooth = local_fits(times_s, values, &robust, bandwidth_s, local_line);
     }
     smooth
 }
@@ -69,42 +69,49 @@ pub fn weighted_median(pairs: &mut [(f64, f64)]) -> f64 {
     f64::NAN
 }
 
-/// At each time the value of the weighted straight line through its neighbours.
-fn local_lines(times_s: &[f64], values: &[f64], weights: &[f64], bandwidth_s: f64) -> Vec<f64> {
+/// One neighbour: its time from the place of the fit in bandwidths, its value, its weight.
+type Neighbour = (f64, f64, f64);
+
+/// At each time what `fit` makes of the neighbours, kernel included; where it makes nothing, the result before is held.
+fn local_fits(times_s: &[f64], values: &[f64], weights: &[f64], bandwidth_s: f64, fit: fn(&[Neighbour]) -> Option<f64>) -> Vec<f64> {
     let n = times_s.len();
-    let mut previous = f64::NAN;
-    let mut smooth = Vec::with_capacity(n);
+    let mut neighbours = Vec::new();
+    let mut fits: Vec<Option<f64>> = Vec::with_capacity(n);
     for i in 0..n {
-        let near = |k: &usize| (times_s[*k] - times_s[i]).abs() <= SUPPORT_BANDWIDTHS * bandwidth_s;
+        let distance = |k: usize| (times_s[k] - times_s[i]) / bandwidth_s;
+        let near = |k: &usize| distance(*k).abs() <= SUPPORT_BANDWIDTHS;
         let before = (i.saturating_sub(MAX_NEIGHBOURS)..i).rev().take_while(near);
         let after = (i..n.min(i + MAX_NEIGHBOURS + 1)).take_while(near);
-        let (mut s0, mut s1, mut s2, mut v0, mut v1) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for k in before.chain(after) {
-            let dt = (times_s[k] - times_s[i]) / bandwidth_s;
-            let w = weights[k] * (-0.5 * dt * dt).exp();
-            s0 += w;
-            s1 += w * dt;
-            s2 += w * dt * dt;
-            v0 += w * values[k];
-            v1 += w * dt * values[k];
-        }
-        let determinant = s0 * s2 - s1 * s1;
-        let value = if determinant > 1e-6 * s0 * s0 {
-            (s2 * v0 - s1 * v1) / determinant
-        } else if s0 > 0.0 {
-            v0 / s0
-        } else {
-            previous // nothing known nearby: hold
-        };
-        previous = value;
-        smooth.push(value);
+        let kernel = |k: usize| weights[k] * (-0.5 * distance(k).powi(2)).exp();
+        neighbours.clear();
+        neighbours.extend(before.chain(after).filter(|&k| weights[k] > 0.0).map(|k| (distance(k), values[k], kernel(k))));
+        fits.push(fit(&neighbours));
     }
-    // unknown at the start: hold backwards
-    if let Some(first) = smooth.iter().position(|v| !v.is_nan()) {
-        let value = smooth[first];
-        smooth[..first].fill(value);
+    let mut held = fits.iter().copied().flatten().next().unwrap_or(f64::NAN);
+    let hold = |fit: Option<f64>| {
+        held = fit.unwrap_or(held);
+        held
+    };
+    fits.into_iter().map(hold).collect()
+}
+
+fn local_median(neighbours: &[Neighbour]) -> Option<f64> {
+    let median = weighted_median(&mut neighbours.iter().map(|&(_, value, weight)| (value, weight)).collect::<Vec<_>>());
+    (!median.is_nan()).then_some(median)
+}
+
+/// Value at distance 0 of the weighted least-squares line; of the weighted mean where all neighbours have one time.
+fn local_line(neighbours: &[Neighbour]) -> Option<f64> {
+    let (mut s0, mut s1, mut s2, mut v0, mut v1) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for &(distance, value, weight) in neighbours {
+        s0 += weight;
+        s1 += weight * distance;
+        s2 += weight * distance * distance;
+        v0 += weight * value;
+        v1 += weight * distance * value;
     }
-    smooth
+    let determinant = s0 * s2 - s1 * s1;
+    if determinant > 1e-6 * s0 * s0 { Some((s2 * v0 - s1 * v1) / determinant) } else { (s0 > 0.0).then(|| v0 / s0) }
 }
 
 #[cfg(test)]
@@ -133,7 +140,7 @@ mod tests {
         weights[7..].fill(0.0);
         let smooth = lowess(&times_s, &[4.0; 10], &weights, 0.1);
         assert_eq!(smooth, [4.0; 10]);
-        assert_eq!(lowess(&[], &[], &[], 1.0), []);
+        assert!(lowess(&[], &[], &[], 1.0).is_empty());
         assert_eq!(lowess(&[1.0], &[7.0], &[1.0], 1.0), [7.0]);
         assert!(lowess(&[1.0], &[7.0], &[0.0], 1.0)[0].is_nan());
     }

@@ -131,7 +131,11 @@ impl Merger {
     /// [`Error::OutOfRange`] when a frame was in no window.
     pub fn finish(self) -> Result<Vec<f32>, Error> {
         if let Some(t) = self.weights.iter().position(|&w| w == 0.0) {
-            return Err(Error::out_of_range("windows that were merged", "windows over every frame of the clip", format!("none over frame {t}")));
+            return Err(Error::out_of_range(
+                "windows that were merged",
+                "windows over every frame of the clip",
+                format!("none over frame {t}"),
+            ));
         }
         let channels = self.channels.max(1);
         let merged = self.sums.iter().enumerate().map(|(i, sum)| (sum / self.weights[i / channels]) as f32);

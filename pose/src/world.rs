@@ -22,11 +22,27 @@
 //! 2. smooth `ln Z` over time ([`crate::smooth::lowess`], bandwidth [`DEPTH_BANDWIDTH_S`]), so that the person does not jump;
 //! 3. the factor of the clip from the [`Scale`]: a stature (the body's chain of bones is [`CHAIN_TO_STATURE`] of it) or
 //!    given bone lengths. A root depth that is given is taken as it is, and steps 1 to 3 are left out.
+//!
+//! On real motion with a lifter's noise (1.5 px, in depth 15 px) and the true size, the root's depth is off by 1 to 2 % in
+//! the median and at most 5 % in the 95th percentile of a clip (`tests/placement.rs`). A wrong stature scales everything alike.
+//!
+//! ```
+//! use pose::{ImageSize, camera::Intrinsics, normalise::ImageTransform, world};
+//!
+//! let image = ImageSize { width_px: 1000, height_px: 1000 };
+//! let (camera, frame) = (Intrinsics::from_horizontal_fov_deg(image, 60.0)?, ImageTransform::frame(image));
+//! let mut person_mm = [[0.0, 0.0, 4000.0]; pose::JOINTS];
+//! person_mm[10] = [100.0, -700.0, 3900.0]; // the head: up, and towards the camera
+//! let (pose25, root_px) = world::project_frame(&person_mm, &frame, &camera).unwrap();
+//! let back_mm = world::back_project_frame(&pose25, &frame, root_px, &camera, 4000.0);
+//! assert!((back_mm[10][1] + 700.0).abs() < 0.01);
+//! # Ok::<(), pose::Error>(())
+//! ```
 
 use crate::{
     Error, JOINTS, Keypoints17, Pose3, ROOT,
     camera::{Extrinsics, Intrinsics},
-    keypoints::check_times,
+    keypoints::{MAX_COORDINATE_PX, check_times},
     normalise::ImageTransform,
     skeleton::{self, BONES},
     smooth,
@@ -40,8 +56,12 @@ pub const DEFAULT_HEIGHT_M: f32 = 1.70;
 /// Statures that are believed.
 const HEIGHT_RANGE_M: std::ops::RangeInclusive<f32> = 0.3..=3.0;
 
-/// Length of [`body_chain`] (shank, thigh, pelvis to thorax, thorax to the top of the head) as a share of the stature.
-pub const CHAIN_TO_STATURE: f64 = 0.93;
+/// Length of [`body_chain`] (shank, thigh, pelvis to thorax, thorax to head) as a share of the stature, within 3 %.
+///
+/// Two ways lead there. Thigh and shank are 0.491 of the stature (Drillis and Contini 1966): by it, the chains of the 24
+/// training subjects of the motion data average 0.935. Those chains are also 0.99 of the height of the Head joint of the
+/// standing subject, which lies 4 % of the stature under the crown: 0.95.
+pub const CHAIN_TO_STATURE: f64 = 0.94;
 
 /// Bandwidth of the smoothing of depth over time.
 pub const DEPTH_BANDWIDTH_S: f64 = 0.25;
@@ -159,6 +179,7 @@ pub fn place_clip(
     check_times(times_s)?;
     intrinsics.validate()?;
     check_poses(pose25)?;
+    check_transforms(transforms, root_px)?;
 
     let place = |t: usize, depth_mm: f32| back_project_frame(&pose25[t], &transforms[t], root_px[t], intrinsics, depth_mm);
     let at_depth_1: Vec<Pose3> = (0..pose25.len()).map(|t| place(t, 1.0)).collect();
@@ -167,8 +188,9 @@ pub fn place_clip(
         Scale::RootDepth { depth_mm } => {
             let given = given_depths(depth_mm, pose25.len())?;
             // the bones' size follows from the depths
-            let mut ratios: Vec<f64> = given.iter().zip(&depths).map(|(&mm, depth)| f64::from(mm) / depth).collect();
-            (given, smooth::median(&mut ratios))
+            let ratio = |(&mm, depth): (&f32, &Option<f64>)| depth.map(|depth| f64::from(mm) / depth);
+            let mut ratios: Vec<f64> = given.iter().zip(&depths).filter_map(ratio).collect();
+            (given, if ratios.is_empty() { 0.0 } else { smooth::median(&mut ratios) })
         }
         _ => {
             let factor_mm = millimetres_per_unit(scale, &bones)?;
@@ -239,6 +261,7 @@ pub fn root_path_px(
     Error::check_length("keypoints", pose25.len(), keypoints.len())?;
     Error::check_length("times", pose25.len(), times_s.len())?;
     check_poses(pose25)?;
+    check_transforms(transforms, &[])?;
     let (mut known_px, mut known_s) = (Vec::new(), Vec::new());
     for t in 0..pose25.len() {
         if let Some(root_px) = root_of_frame_px(&pose25[t], &transforms[t], &keypoints[t]) {
@@ -252,26 +275,79 @@ pub fn root_path_px(
     crate::resample::path(&known_px, &known_s, times_s)
 }
 
-/// A camera's place in a world whose floor is z = 0 and whose z is up, found from a person who stands or walks in it: up is
-/// the usual direction from the ankles to the thorax, the floor lies an ankle's height under the lower ankle. The camera
-/// stands over the origin and looks along +y.
+/// A camera's place in a world whose floor is z = 0 and whose z is up, found from a person who stands, walks or runs in it.
+/// The camera stands over the origin and looks along +y.
 ///
-/// Where nobody stands upright (no frame with straight legs and back, or "up" more than 45 degrees from the picture's) the
+/// The usual direction from the ankles to the thorax of an upright body says where up is, within some degrees: runners
+/// lean. Where feet touch the floor in different places they say it better, so the floor is the plane through the lower
+/// ankles, with the body's direction as the prior (Bayesian linear regression); it lies an ankle's height under them.
+///
+/// On 11 clips of real motion up was off by 0.6 to 4 degrees in 9 (walking, running, standing), by 12 in one where the person
+/// sits and by 6 in one of deep stances.
+///
+/// Where nobody is upright (no frame with straight legs and back, or "up" more than 45 degrees from the picture's) the
 /// camera is taken to be level.
 pub fn extrinsics_from_person(camera_mm: &[Pose3], height_m: f32) -> Extrinsics {
-    let up = up_direction(camera_mm).unwrap_or(-Vector3::y());
-    let away = Vector3::z();
-    let forward = (away - away.dot(&up) * up).normalize();
-    let right = forward.cross(&up);
-    // rows: the world's axes in the camera's coordinates
-    let rotation = Matrix3::from_rows(&[right.transpose(), forward.transpose(), up.transpose()]);
-    let level = Extrinsics::from_parts(rotation, Vector3::zeros());
+    let mut up = -Vector3::y();
+    if let Some(body) = up_direction(camera_mm) {
+        up = floor_normal(camera_mm, body);
+    }
+    let axes = axes_around(up);
+    let level = Extrinsics::from_parts(axes, Vector3::zeros());
     let lower_ankle = |pose: &Pose3| f64::from(level.to_world(pose[R_ANKLE])[2].min(level.to_world(pose[L_ANKLE])[2]));
     let mut heights_mm: Vec<f64> = camera_mm.iter().map(lower_ankle).collect();
     let ankle_mm = smooth::quantile(&mut heights_mm, 0.1);
     let floor_mm = ankle_mm - ANKLE_TO_STATURE * 1000.0 * f64::from(height_m);
     let camera_height_mm = if floor_mm.is_finite() { -floor_mm } else { 0.0 };
-    Extrinsics::from_parts(rotation, Vector3::new(0.0, 0.0, camera_height_mm))
+    Extrinsics::from_parts(axes, Vector3::new(0.0, 0.0, camera_height_mm))
+}
+
+/// The rotation `world_from_camera` of a world with this up (in camera space) whose +y is where the camera looks. Its rows
+/// are the world's axes in the camera's coordinates.
+fn axes_around(up: Vector3<f64>) -> Matrix3<f64> {
+    let away = Vector3::z();
+    let forward = (away - away.dot(&up) * up).normalize();
+    let right = forward.cross(&up);
+    Matrix3::from_rows(&[right.transpose(), forward.transpose(), up.transpose()])
+}
+
+/// The floor's normal in camera space: `height = a x + b y + c` through the lower ankle of each frame, in the axes around
+/// the body's direction, with the prior that a and b are 0.
+fn floor_normal(camera_mm: &[Pose3], body: Vector3<f64>) -> Vector3<f64> {
+    const ROUNDS: usize = 10;
+    const CONTACT_MM: f64 = 60.0; // spread of the ankle's height while its foot bears the body, the lifter's errors included
+    const BODY_TAN: f64 = 0.15; // spread of the body's direction: 9 degrees
+    const FRAMES_A_STEP: f64 = 25.0; // frames of one step are one observation, not many
+    const LARGEST_TAN: f64 = 0.36; // 20 degrees
+
+    let axes = axes_around(body);
+    let ankle = |pose: &Pose3, j: usize| axes * Vector3::from(pose[j]).cast::<f64>();
+    let lower = |(r, l): (Vector3<f64>, Vector3<f64>)| if r.z < l.z { r } else { l };
+    let ankles: Vec<Vector3<f64>> = camera_mm.iter().map(|p| lower((ankle(p, R_ANKLE), ankle(p, L_ANKLE)))).collect();
+    let centre = ankles.iter().sum::<Vector3<f64>>() / ankles.len() as f64;
+
+    let mut plane = Vector3::new(0.0, 0.0, smooth::quantile(&mut ankles.iter().map(|p| p.z).collect::<Vec<_>>(), 0.3));
+    for _ in 0..ROUNDS {
+        let prior = Vector3::new(BODY_TAN.powi(-2), BODY_TAN.powi(-2), 0.0);
+        let (mut precision, mut moment) = (Matrix3::from_diagonal(&prior), Vector3::zeros());
+        for p in &ankles {
+            let row = Vector3::new(p.x - centre.x, p.y - centre.y, 1.0);
+            let above = (p.z - row.dot(&plane)) / CONTACT_MM;
+            // a foot well above the floor is in the air and says nothing of it
+            let weight = if above > 1.0 { above.powi(-4) } else { 1.0 } / FRAMES_A_STEP / CONTACT_MM.powi(2);
+            precision += weight * row * row.transpose();
+            moment += weight * p.z * row;
+        }
+        match precision.try_inverse() {
+            Some(covariance) => plane = covariance * moment,
+            None => return body,
+        }
+    }
+    if plane.x.hypot(plane.y) > LARGEST_TAN {
+        return body;
+    }
+    // the normal of z = a x + b y + c, back in camera space
+    axes.transpose() * Vector3::new(-plane.x, -plane.y, 1.0).normalize()
 }
 
 /// Height of the ankle joint as a share of the stature (Drillis and Contini 1966, in Winter, "Biomechanics and Motor Control").
@@ -310,10 +386,22 @@ pub fn body_chain(bone_lengths: &[f64; N_BONES]) -> f64 {
 }
 
 fn check_poses(poses: &[Pose3]) -> Result<(), Error> {
+    let sensible = |v: &f32| v.abs() <= MAX_COORDINATE_PX; // NaN is not
     for (frame, pose) in poses.iter().enumerate() {
-        if let Some(joint) = pose.iter().position(|p| !p.iter().all(|v| v.is_finite())) {
+        if let Some(joint) = pose.iter().position(|p| !p.iter().all(sensible)) {
             return Err(Error::BadPose { frame, joint, values: pose[joint] });
         }
+    }
+    Ok(())
+}
+
+fn check_transforms(transforms: &[ImageTransform], root_px: &[[f32; 2]]) -> Result<(), Error> {
+    let sensible = |v: &f32| v.abs() <= 10.0 * MAX_COORDINATE_PX;
+    if let Some(bad) = transforms.iter().find(|t| !(t.half_size_px > 0.0 && sensible(&t.half_size_px))) {
+        return Err(Error::out_of_range("half size of an image transform", "pixels above 0", bad.half_size_px));
+    }
+    if let Some(bad) = root_px.iter().find(|p| !p.iter().all(sensible)) {
+        return Err(Error::out_of_range("pixel of the root", "finite pixels in or near the picture", format!("{bad:?}")));
     }
     Ok(())
 }
@@ -355,36 +443,31 @@ fn millimetres_per_unit(scale: &Scale, bones: &[f64; N_BONES]) -> Result<f64, Er
     Ok(known_mm / known_units)
 }
 
-/// Clip-wide bone lengths and root depths in one common unit, from poses at root depth 1; see the module's text.
-fn bones_and_depths(at_depth_1: &[Pose3]) -> ([f64; N_BONES], Vec<f64>) {
+/// Clip-wide bone lengths and root depths in one common unit, from poses at root depth 1; see the module's text. A frame
+/// whose joints all lie on one point has no depth.
+fn bones_and_depths(at_depth_1: &[Pose3]) -> ([f64; N_BONES], Vec<Option<f64>>) {
     const ROUNDS: usize = 5;
     let measured: Vec<[f64; N_BONES]> = at_depth_1.iter().map(|p| skeleton::bone_lengths(p).map(f64::from)).collect();
     let across: Vec<[f64; N_BONES]> = at_depth_1.iter().map(share_across).collect();
-    let total = |lengths: &[f64; N_BONES]| lengths.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-
     // the unit: the sum of all bones is 1
-    let mut depths: Vec<f64> = measured.iter().map(|lengths| 1.0 / total(lengths)).collect();
+    let total = |lengths: &[f64; N_BONES]| lengths.iter().sum::<f64>();
+    let inverse = |v: f64| (v > 0.0 && v.is_finite()).then(|| 1.0 / v);
+    let mut depths: Vec<Option<f64>> = measured.iter().map(|lengths| inverse(total(lengths))).collect();
     let mut bones = [0.0; N_BONES];
     for _ in 0..ROUNDS {
         bones = std::array::from_fn(|b| {
-            let twin = twin_bone(b);
-            let seen = |b: usize| (0..measured.len()).map(move |t| (t, b));
-            let of_frame = |(t, b): (usize, usize)| (measured[t][b] * depths[t], across[t][b]);
-            let mut lengths: Vec<(f64, f64)> = seen(b).map(of_frame).collect();
-            if twin != b {
-                lengths.extend(seen(twin).map(of_frame));
-            }
-            smooth::weighted_median(&mut lengths)
+            let of_frame = |b: usize, t: usize| depths[t].map(|depth| (measured[t][b] * depth, across[t][b]));
+            let sides = if twin_bone(b) == b { vec![b] } else { vec![b, twin_bone(b)] };
+            let both = sides.into_iter().flat_map(|b| (0..measured.len()).filter_map(move |t| of_frame(b, t)));
+            let length = smooth::weighted_median(&mut both.collect::<Vec<_>>());
+            if length.is_finite() { length } else { 0.0 }
         });
-        let unit = total(&bones);
-        bones = bones.map(|length| length / unit);
+        let unit = inverse(total(&bones)).unwrap_or(0.0);
+        bones = bones.map(|length| length * unit);
         for (t, depth) in depths.iter_mut().enumerate() {
-            let votes = |b: usize| (measured[t][b] / bones[b], bones[b] * across[t][b]);
-            let mut votes: Vec<(f64, f64)> = (0..N_BONES).filter(|&b| bones[b] > 0.0).map(votes).collect();
-            let inverse = smooth::weighted_median(&mut votes);
-            if inverse > 0.0 && inverse.is_finite() {
-                *depth = 1.0 / inverse;
-            }
+            let vote = |b: usize| (measured[t][b] / bones[b], bones[b] * across[t][b]);
+            let mut votes: Vec<(f64, f64)> = (0..N_BONES).filter(|&b| bones[b] > 0.0).map(vote).collect();
+            *depth = inverse(smooth::weighted_median(&mut votes));
         }
     }
     (bones, depths)
@@ -406,10 +489,11 @@ fn twin_bone(b: usize) -> usize {
     skeleton::flip_index()[b + 1] - 1
 }
 
-/// Depths without jitter or jumps: [`smooth::lowess`] of their logarithm.
-fn smooth_depths(depths: &[f64], times_s: &[f64]) -> Vec<f64> {
-    let logs: Vec<f64> = depths.iter().map(|d| d.ln()).collect();
-    smooth::lowess(times_s, &logs, &vec![1.0; logs.len()], DEPTH_BANDWIDTH_S).iter().map(|l| l.exp()).collect()
+/// Depths without jitter, jumps or gaps: [`smooth::lowess`] of their logarithm.
+fn smooth_depths(depths: &[Option<f64>], times_s: &[f64]) -> Vec<f64> {
+    let logs: Vec<f64> = depths.iter().map(|depth| depth.map_or(0.0, f64::ln)).collect();
+    let weights: Vec<f64> = depths.iter().map(|depth| if depth.is_some() { 1.0 } else { 0.0 }).collect();
+    smooth::lowess(times_s, &logs, &weights, DEPTH_BANDWIDTH_S).iter().map(|log| log.exp()).collect()
 }
 
 /// Huber mean of the joints' votes for the root's pixel; `None` without a keypoint.
