@@ -24,34 +24,51 @@
 //! use scan::{Dims, Inputs, Serial};
 //! let dims = Dims { sequences: 1, frames: 2, channels: 1, states: 1 };
 //! let inputs = Inputs { u: &[1.0, 1.0], delta: &[1.0, 1.0], a: &[0.0], b: &[1.0, 1.0], c: &[1.0, 2.0], ..Inputs::default() };
-//! let mut y = [0.0; 2];
+//! let mut y = [0.0f32; 2];
 //! scan::forward(dims, &inputs, &mut y, None, &Serial)?;
-//! assert_eq!(y, [1.0, 4.0]);
+//! assert_eq!(y, [1.0f32, 4.0]);
 //! # Ok::<(), scan::Error>(())
 //! ```
 
 mod arguments;
+mod backward;
+mod element;
 mod error;
+mod form;
+mod forms;
+mod forward;
+mod lanes;
 pub mod oracle;
 mod parallel;
 pub mod schema;
+mod scratch;
+mod shared;
 
 pub use arguments::{Dims, InputGrads, Inputs, OutputGrads};
+pub use element::Element;
 pub use error::Error;
+pub use form::Form;
 pub use parallel::{ParallelFor, Rayon, Serial};
 
-/// The scan of every sequence, f32.
+/// The scan of every sequence, in the fastest form that this CPU has.
 ///
-/// `y` (S, L, D) and, where it is wanted, `last_state` (S, D, N) are overwritten. `threads` shares the work out.
+/// `y` (S, L, D) and, where it is wanted, `last_state` (S, D, N) are overwritten. `threads` shares the work out; the result
+/// does not depend on it.
 ///
 /// # Errors
 /// A slice whose length does not fit `dims`, or a failure of `threads`.
-pub fn forward(dims: Dims, inputs: &Inputs<'_>, y: &mut [f32], last_state: Option<&mut [f32]>, threads: &dyn ParallelFor) -> Result<(), Error> {
-    let _ = threads;
-    oracle::forward(dims, inputs, y, last_state)
+pub fn forward<T: Element>(
+    dims: Dims,
+    inputs: &Inputs<'_, T, f32>,
+    y: &mut [T],
+    last_state: Option<&mut [f32]>,
+    threads: &dyn ParallelFor,
+) -> Result<(), Error> {
+    Form::best().forward(dims, inputs, y, last_state, threads)
 }
 
-/// The gradients of every input, given those of the outputs, f32. Slices of `input_grads` are overwritten.
+/// The gradients of every input, given those of the outputs, in the fastest form that this CPU has. Slices of
+/// `input_grads` are overwritten; the result does not depend on `threads`.
 ///
 /// # Errors
 /// As [`forward`]; also a gradient asked for an input that is absent.
@@ -62,6 +79,5 @@ pub fn backward(
     input_grads: &mut InputGrads<'_>,
     threads: &dyn ParallelFor,
 ) -> Result<(), Error> {
-    let _ = threads;
-    oracle::backward(dims, inputs, output_grads, input_grads)
+    Form::best().backward(dims, inputs, output_grads, input_grads, threads)
 }

@@ -1,0 +1,162 @@
+//! AVX-512 (F, VL, DQ, BW): 16 lanes, 32 registers, so that a state of 16 never leaves them.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use crate::element::Element;
+use crate::forms::Kernels;
+use crate::lanes::{EXP2, Lanes};
+use crate::{backward, forward};
+
+/// Exists only where the CPU has AVX-512.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512(());
+
+const WIDTH: usize = 16;
+
+impl Avx512 {
+    pub(crate) fn new() -> Option<Self> {
+        let has_all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avx2");
+        has_all.then_some(Self(()))
+    }
+}
+
+/// One bit for each of the first `length` lanes, at most all of them.
+#[inline(always)]
+fn first(length: usize) -> __mmask16 {
+    if length >= WIDTH { !0 } else { (1 << length) - 1 }
+}
+
+// Everywhere below: `self` was made by `new`, so the CPU has the instructions; loads and stores check their slices first,
+// or touch only the lanes that the slice has.
+impl Lanes for Avx512 {
+    type F = __m512;
+    const WIDTH: usize = WIDTH;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_set1_ps(value) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m512 {
+        assert!(from.len() >= WIDTH);
+        // SAFETY: the CPU has AVX-512; sixteen values are there.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, value: __m512, to: &mut [f32]) {
+        assert!(to.len() >= WIDTH);
+        // SAFETY: the CPU has AVX-512; there is room for sixteen values.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
+    }
+    #[inline(always)]
+    fn load_up_to(self, from: &[f32]) -> __m512 {
+        // SAFETY: the CPU has AVX-512; masked lanes are not read.
+        unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_up_to(self, value: __m512, to: &mut [f32]) {
+        // SAFETY: the CPU has AVX-512; masked lanes are not written.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), value) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512. The instruction returns its second operand where either is NaN.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn neg_abs(self, a: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512. Sets the sign bit.
+        unsafe { _mm512_or_ps(a, _mm512_set1_ps(-0.0)) }
+    }
+    #[inline(always)]
+    fn exp2(self, a: __m512) -> __m512 {
+        let [c1, c2, c3, c4, c5] = EXP2.map(|c| self.splat(c));
+        // SAFETY: the CPU has AVX-512.
+        unsafe {
+            let k = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+            let f = _mm512_sub_ps(a, k);
+            let p = _mm512_fmadd_ps(c5, f, c4);
+            let p = _mm512_fmadd_ps(p, f, c3);
+            let p = _mm512_fmadd_ps(p, f, c2);
+            let p = _mm512_fmadd_ps(p, f, c1);
+            let p = _mm512_fmadd_ps(p, f, self.splat(1.0));
+            // p * 2^k with the right answer at both ends: no clamp is needed.
+            _mm512_scalef_ps(p, k)
+        }
+    }
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { _mm512_reduce_add_ps(a) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16]) -> __m512 {
+        // SAFETY: the CPU has AVX-512 (VL and BW for the masked load of 16-bit lanes); masked lanes are not read.
+        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(from.len()), from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn store_f16(self, value: __m512, to: &mut [f16]) {
+        // SAFETY: as above; masked lanes are not written.
+        unsafe {
+            let narrow = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value);
+            _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), first(to.len()), narrow);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+fn run_forward<T: Element>(form: Avx512, call: &forward::Call<'_, T>, task: usize) {
+    forward::run(form, call, task);
+}
+
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+fn run_backward(form: Avx512, call: &backward::Call<'_>, task: usize) {
+    backward::run(form, call, task);
+}
+
+impl Kernels for Avx512 {
+    fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize) {
+        // SAFETY: `self` was made by `new`, so the CPU has what the function is compiled for.
+        unsafe { run_forward(self, call, task) }
+    }
+    fn backward(self, call: &backward::Call<'_>, task: usize) {
+        // SAFETY: as above.
+        unsafe { run_backward(self, call, task) }
+    }
+    fn width(self) -> usize {
+        WIDTH
+    }
+}

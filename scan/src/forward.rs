@@ -1,0 +1,192 @@
+//! The forward kernel: one block of channels at a time, its states in registers, time outermost.
+
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+use crate::element::Element;
+use crate::lanes::{Lanes, sigmoid, softplus};
+use crate::scratch::{self, Area, Carve};
+use crate::shared::SharedMut;
+use crate::{Dims, Inputs};
+
+/// Values of state that a task computes at least (about 15 us of AVX-512): enough to pay for handing it to a thread.
+const TASK_VALUES: usize = 1 << 17;
+
+/// A forward call, cut into tasks: a block of channels of some sequences each.
+pub(crate) struct Call<'a, T> {
+    dims: Dims,
+    inputs: &'a Inputs<'a, T, f32>,
+    y: SharedMut<'a, T>,
+    last_state: Option<SharedMut<'a, f32>>,
+    /// Blocks of channels.
+    blocks: usize,
+    /// Sequences in a task.
+    group: usize,
+}
+
+impl<'a, T: Element> Call<'a, T> {
+    /// For arguments that were checked, and vectors of `width` lanes.
+    pub(crate) fn new(dims: Dims, inputs: &'a Inputs<'a, T, f32>, y: &'a mut [T], last_state: Option<&'a mut [f32]>, width: usize) -> Self {
+        let values = dims.frames.saturating_mul(dims.states).saturating_mul(width).max(1);
+        let group = TASK_VALUES.div_ceil(values).clamp(1, dims.sequences.max(1));
+        Self { dims, inputs, y: SharedMut::new(y), last_state: last_state.map(SharedMut::new), blocks: dims.channels.div_ceil(width), group }
+    }
+
+    /// Every task may run at the same time as every other.
+    pub(crate) fn tasks(&self) -> usize {
+        self.blocks * self.dims.sequences.div_ceil(self.group)
+    }
+}
+
+/// Runs one task.
+#[inline(always)]
+pub(crate) fn run<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, task: usize) {
+    let Dims { sequences, channels, states, .. } = call.dims;
+    let start = (task % call.blocks) * L::WIDTH;
+    let block = start..channels.min(start + L::WIDTH);
+    let first = (task / call.blocks) * call.group;
+    let group = first..sequences.min(first + call.group);
+    scratch::with(Area::Task, states * (2 * L::WIDTH + 2), |memory| {
+        let mut memory = Carve(memory);
+        let (a, h) = (memory.take(states * L::WIDTH), memory.take(states * L::WIDTH));
+        let (b, c) = (memory.take(states), memory.take(states));
+        transpose_in::<L>(call.inputs.a, &block, states, LOG2_E, a);
+        let mut work = Work { a, b, c };
+        for sequence in group {
+            match call.inputs.initial_state {
+                Some(initial) => transpose_in::<L>(&initial[sequence * channels * states..], &block, states, 1.0, h),
+                None => h.fill(0.0),
+            }
+            if states == 16 {
+                let mut state = Registers([lanes.splat(0.0); 16]);
+                (0..16).for_each(|n| state.set(lanes, n, lanes.load(&h[n * L::WIDTH..])));
+                frames::<L, T, 16>(lanes, call, sequence, &block, &mut work, &mut state);
+                (0..16).for_each(|n| lanes.store(state.get(lanes, n), &mut h[n * L::WIDTH..]));
+            } else {
+                frames::<L, T, 0>(lanes, call, sequence, &block, &mut work, &mut Memory(h));
+            }
+            if let Some(last_state) = &call.last_state {
+                let at = sequence * channels + block.start;
+                // SAFETY: these channels of this sequence belong to this task alone.
+                let last = unsafe { last_state.part(at * states..(at + block.len()) * states) };
+                transpose_out::<L>(h, states, last);
+            }
+        }
+    });
+}
+
+/// Rows of `from` (D, N), those of `block`, times `scale`, into columns of `to` (N, WIDTH); missing columns are 0.
+#[inline(always)]
+pub(crate) fn transpose_in<L: Lanes>(from: &[f32], block: &Range<usize>, states: usize, scale: f32, to: &mut [f32]) {
+    if block.len() < L::WIDTH {
+        to[..states * L::WIDTH].fill(0.0);
+    }
+    for (lane, channel) in block.clone().enumerate() {
+        let row = &from[channel * states..(channel + 1) * states];
+        for n in 0..states {
+            to[n * L::WIDTH + lane] = row[n] * scale;
+        }
+    }
+}
+
+/// Columns of `from` (N, WIDTH) into rows of `to` (block, N).
+#[inline(always)]
+pub(crate) fn transpose_out<L: Lanes>(from: &[f32], states: usize, to: &mut [f32]) {
+    if states == 0 {
+        return;
+    }
+    for (lane, row) in to.chunks_exact_mut(states).enumerate() {
+        for n in 0..states {
+            row[n] = from[n * L::WIDTH + lane];
+        }
+    }
+}
+
+/// What a task needs beside the state.
+struct Work<'a> {
+    /// (N, WIDTH): A of the block, transposed, times log2(e)
+    a: &'a [f32],
+    /// (N): room for B of a frame in f32
+    b: &'a mut [f32],
+    /// (N): room for C of a frame in f32
+    c: &'a mut [f32],
+}
+
+/// The state of a block: N vectors.
+trait State<L: Lanes> {
+    fn get(&self, lanes: L, n: usize) -> L::F;
+    fn set(&mut self, lanes: L, n: usize, value: L::F);
+}
+
+/// A state of fixed size, for the compiler to keep in registers.
+struct Registers<F, const N: usize>([F; N]);
+
+impl<L: Lanes, const N: usize> State<L> for Registers<L::F, N> {
+    #[inline(always)]
+    fn get(&self, _: L, n: usize) -> L::F {
+        self.0[n]
+    }
+    #[inline(always)]
+    fn set(&mut self, _: L, n: usize, value: L::F) {
+        self.0[n] = value;
+    }
+}
+
+/// A state of any size: (N, WIDTH).
+struct Memory<'a>(&'a mut [f32]);
+
+impl<L: Lanes> State<L> for Memory<'_> {
+    #[inline(always)]
+    fn get(&self, lanes: L, n: usize) -> L::F {
+        lanes.load(&self.0[n * L::WIDTH..(n + 1) * L::WIDTH])
+    }
+    #[inline(always)]
+    fn set(&mut self, lanes: L, n: usize, value: L::F) {
+        lanes.store(value, &mut self.0[n * L::WIDTH..(n + 1) * L::WIDTH]);
+    }
+}
+
+/// All frames of one sequence and block. `FIXED` is N where it is known, else 0.
+#[inline(always)]
+fn frames<L: Lanes, T: Element, const FIXED: usize>(
+    lanes: L,
+    call: &Call<'_, T>,
+    sequence: usize,
+    block: &Range<usize>,
+    work: &mut Work<'_>,
+    state: &mut impl State<L>,
+) {
+    let Dims { frames, channels, .. } = call.dims;
+    let states = if FIXED > 0 { FIXED } else { call.dims.states };
+    let inputs = call.inputs;
+    let per_channel = |values: Option<&[f32]>| values.map_or(lanes.splat(0.0), |values| lanes.load_up_to(&values[block.clone()]));
+    let (skip, bias) = (per_channel(inputs.d), per_channel(inputs.delta_bias));
+    let a = &work.a[..states * L::WIDTH];
+    for t in 0..frames {
+        let frame = sequence * frames + t;
+        let at = frame * channels + block.start..frame * channels + block.end; // in (S, L, D)
+        let row = frame * states..(frame + 1) * states; // in (S, L, N)
+        let u = T::load(lanes, &inputs.u[at.clone()]);
+        let mut delta = lanes.add(T::load(lanes, &inputs.delta[at.clone()]), bias);
+        if inputs.delta_softplus {
+            delta = softplus(lanes, delta);
+        }
+        let delta_u = lanes.mul(delta, u);
+        // Where there is no D: 0, also for an infinite u.
+        let mut y = if inputs.d.is_some() { lanes.mul(skip, u) } else { lanes.splat(0.0) };
+        let b = &T::widen(&inputs.b[row.clone()], work.b)[..states];
+        let c = &T::widen(&inputs.c[row], work.c)[..states];
+        for n in 0..states {
+            let decay = lanes.exp2(lanes.mul(delta, lanes.load(&a[n * L::WIDTH..(n + 1) * L::WIDTH])));
+            let h = lanes.mul_add(decay, state.get(lanes, n), lanes.mul(delta_u, lanes.splat(b[n])));
+            state.set(lanes, n, h);
+            y = lanes.mul_add(h, lanes.splat(c[n]), y);
+        }
+        if let Some(z) = inputs.z {
+            let z = T::load(lanes, &z[at.clone()]);
+            y = lanes.mul(y, lanes.mul(z, sigmoid(lanes, z)));
+        }
+        // SAFETY: these channels of this sequence belong to this task alone.
+        T::store(lanes, y, unsafe { call.y.part(at) });
+    }
+}
