@@ -141,6 +141,9 @@ fn p_mpjpe_of_frame<C: Coordinate>(pred: &Pose<C>, target: &Pose<C>) -> f64 {
 
     // covariance = sum of t p^T = U S V^T; the best rotation of p onto t is U D V^T, D = diag(1, 1, ±1)
     let covariance: Matrix3<f64> = pred.iter().zip(&target).map(|(p, t)| t * p.transpose()).sum();
+    if !covariance.iter().all(|v| v.is_finite()) {
+        return f64::NAN; // a model that diverged; the decomposition would not end
+    }
     let svd = covariance.svd(true, true); // singular values in descending order
     let (rotation, trace) = match (svd.u, svd.v_t) {
         (Some(u), Some(v_t)) => {
@@ -217,6 +220,8 @@ mod tests {
         assert_eq!(p_mpjpe_mm(&[zero], &[zero]), 0.0);
         assert!(p_mpjpe_mm(&[one], &[one]) < 1e-9); // all joints on a line
         assert!(n_mpjpe_mm(&[zero], &[one]).is_finite());
+        assert!(p_mpjpe_mm(&[[[f32::NAN; 3]; JOINTS]], &[one]).is_nan());
+        assert!(p_mpjpe_mm(&[[[f32::INFINITY; 3]; JOINTS]], &[one]).is_nan());
         assert!(mpjpe_mm::<f32>(&[], &[]).is_nan());
         assert!(velocity_error(&[one], &[one]).is_nan());
         assert!(acceleration_error_per_frame(&[one; 2], &[one; 2]).is_empty());

@@ -114,6 +114,7 @@ impl Seen {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn back_projection_inverts_projection_for_any_pose_camera_and_box(
         joints in prop::collection::vec(prop::array::uniform3(-1000f32..1000.0), JOINTS),
