@@ -16,7 +16,7 @@ pub enum Schedule {
         #[serde(default = "one_epoch")]
         epochs: u64,
     },
-    /// Linear from 0 over `warm_up_steps`, then half a cosine down to `final_ratio` of the peak at the run's last step.
+    /// Half a cosine from the peak down to `final_ratio` of it at the end of the run, after a linear rise.
     Cosine {
         /// Optimiser steps of the rise.
         #[serde(default)]
@@ -38,18 +38,16 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// Factor on the peak learning rate for optimiser step `step` (from 0) of `total_steps`, in `epoch` (from 0).
-    pub fn factor(&self, step: u64, total_steps: u64, epoch: u64) -> f64 {
+    /// Factor on the peak learning rate for optimiser step `step` (from 0) in `epoch` (from 0), when `progress` (0 to 1)
+    /// of the run is done.
+    pub fn factor(&self, step: u64, epoch: u64, progress: f64) -> f64 {
         match *self {
             Self::Constant => 1.0,
             Self::Exponential { factor, epochs } => factor.powf((epoch / epochs.max(1)) as f64),
             Self::Cosine { warm_up_steps, final_ratio } => {
-                if step < warm_up_steps {
-                    return (step + 1) as f64 / warm_up_steps as f64;
-                }
-                let falling = total_steps.saturating_sub(warm_up_steps).max(1) as f64;
-                let done = ((step - warm_up_steps) as f64 / falling).min(1.0);
-                final_ratio + (1.0 - final_ratio) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+                let rise = ((step + 1) as f64 / warm_up_steps.max(1) as f64).min(1.0);
+                let fall = 0.5 * (1.0 + (std::f64::consts::PI * progress.clamp(0.0, 1.0)).cos());
+                rise * (final_ratio + (1.0 - final_ratio) * fall)
             }
         }
     }
@@ -62,20 +60,19 @@ mod tests {
     #[test]
     fn cosine_rises_and_falls() {
         let cosine = Schedule::Cosine { warm_up_steps: 10, final_ratio: 0.01 };
-        assert_eq!(cosine.factor(0, 110, 0), 0.1);
-        assert_eq!(cosine.factor(9, 110, 0), 1.0);
-        assert_eq!(cosine.factor(10, 110, 0), 1.0);
-        assert!((cosine.factor(60, 110, 0) - 0.505).abs() < 1e-12);
-        assert!((cosine.factor(110, 110, 0) - 0.01).abs() < 1e-12);
-        assert!((cosine.factor(200, 110, 0) - 0.01).abs() < 1e-12, "a run that goes on stays low");
+        assert_eq!(cosine.factor(0, 0, 0.0), 0.1);
+        assert_eq!(cosine.factor(9, 0, 0.0), 1.0);
+        assert!((cosine.factor(60, 3, 0.5) - 0.505).abs() < 1e-12);
+        assert!((cosine.factor(110, 5, 1.0) - 0.01).abs() < 1e-12);
+        assert!((cosine.factor(200, 9, 2.0) - 0.01).abs() < 1e-12, "a run that goes on stays low");
     }
 
     #[test]
     fn exponential_is_by_epoch() {
         let official = Schedule::default();
-        assert!((official.factor(12345, 0, 2) - 0.9801).abs() < 1e-12);
+        assert!((official.factor(12345, 2, 0.5) - 0.9801).abs() < 1e-12);
         let step_lr = Schedule::Exponential { factor: 0.9, epochs: 3 };
-        assert_eq!(step_lr.factor(0, 0, 2), 1.0);
-        assert_eq!(step_lr.factor(0, 0, 3), 0.9);
+        assert_eq!(step_lr.factor(0, 2, 0.0), 1.0);
+        assert_eq!(step_lr.factor(0, 3, 0.0), 0.9);
     }
 }

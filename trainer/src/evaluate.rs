@@ -1,0 +1,49 @@
+//! A lifter's figures on motion capture.
+
+use anyhow::Result;
+use datasets::{EvaluationSet, LinearRegression, MeanPose, Report, SampleSource, Windowing, evaluate};
+use serde::Serialize;
+
+use crate::{model::Lifter, weights::values};
+
+/// Measures a lifter on every frame of a set.
+///
+/// # Errors
+/// See [`datasets::evaluate`].
+pub fn evaluate_lifter(lifter: &Lifter, set: &EvaluationSet, windowing: &Windowing) -> Result<Report> {
+    let (frames, dim_in) = (windowing.n_frames, windowing.dim_in);
+    let report = evaluate(set, windowing, |input, windows| -> Result<Vec<f32>, tch::TchError> {
+        let x = lifter.tensor(input, [windows, frames, pose::JOINTS, dim_in]);
+        Ok(values(&lifter.predict(&x, false).to_device(tch::Device::Cpu).to_kind(tch::Kind::Float)))
+    })?;
+    Ok(report)
+}
+
+/// A predictor's figures with its name.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Who predicts.
+    pub predictor: String,
+    /// What came out.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// The better, figure by figure, of the two constant poses. See [`MeanPose`].
+///
+/// # Errors
+/// See [`datasets::evaluate`] and [`MeanPose::fit`].
+pub fn evaluate_mean_pose(source: &dyn SampleSource, set: &EvaluationSet, windowing: &Windowing) -> Result<Report> {
+    let mean = MeanPose::fit(source, MeanPose::SAMPLES)?;
+    let constant = |pose: &pose::Pose3| evaluate(set, windowing, |_, windows| Ok::<_, datasets::Error>(MeanPose::predict(pose, windows * windowing.n_frames)));
+    Ok(constant(&mean.label)?.least(&constant(&mean.aligned)?))
+}
+
+/// The linear regression from the same windows.
+///
+/// # Errors
+/// See [`datasets::evaluate`] and [`LinearRegression::fit`].
+pub fn evaluate_linear_regression(source: &dyn SampleSource, set: &EvaluationSet, windowing: &Windowing) -> Result<Report> {
+    let regression = LinearRegression::fit(source, LinearRegression::SAMPLES)?;
+    Ok(evaluate(set, windowing, |input, _| regression.predict(input))?)
+}

@@ -1,0 +1,370 @@
+//! A training recipe: one TOML file that says everything about a run but where its data lies.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use datasets::{Augmentation, CameraKind, NoiseRecipe, SamplerOptions};
+use network::LifterConfig;
+use pose::{metadata::ModelMetadata, normalise::Normalisation};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::{loss::LossWeights, optimiser::OptimiserConfig, schedule::Schedule};
+
+/// Name that the resolved recipe gets in the run's folder.
+pub const RESOLVED_FILE: &str = "recipe.toml";
+
+/// What is trained, on what, how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The model's name, for its metadata.
+    pub name: String,
+    /// Data that it is trained on, for its metadata, with the acknowledgement that the data wants.
+    pub trained_on: String,
+    /// Licence of the weights, for their metadata.
+    #[serde(default = "licence")]
+    pub licence: String,
+    /// The architecture.
+    pub model: LifterConfig,
+    /// What it sees.
+    pub data: DataConfig,
+    /// How it learns.
+    pub train: TrainConfig,
+}
+
+fn licence() -> String {
+    "MIT OR Apache-2.0".into()
+}
+
+/// What the model sees in training and validation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// How pixels become input.
+    pub normalisation: Normalisation,
+    /// Frames per second that the model is meant for: validation resamples to it, and its metadata say it. It must lie
+    /// within `augmentation.fps`, the rates of the training samples.
+    pub fps: f32,
+    /// Kinds of cameras.
+    #[serde(default = "all_cameras")]
+    pub cameras: Vec<CameraKind>,
+    /// Detector noise: the name of a noise recipe beside this file, a table with its keys, or false.
+    #[serde(default)]
+    pub noise: Noise,
+    /// An epoch has one sample per so many recorded frames; a third of `n_frames` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// How recorded people are varied.
+    #[serde(default)]
+    pub augmentation: Augmentation,
+}
+
+fn all_cameras() -> Vec<CameraKind> {
+    CameraKind::ALL.to_vec()
+}
+
+/// Detector noise, or none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Noise {
+    /// True joints of confidence 1.
+    Off,
+    /// Joints as a detector finds them.
+    On(Box<NoiseRecipe>),
+}
+
+impl Default for Noise {
+    fn default() -> Self {
+        Self::On(Box::default())
+    }
+}
+
+impl Noise {
+    /// The recipe, unless it is off.
+    pub fn recipe(&self) -> Option<NoiseRecipe> {
+        match self {
+            Self::Off => None,
+            Self::On(recipe) => Some(recipe.as_ref().clone()),
+        }
+    }
+}
+
+impl Serialize for Noise {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_bool(false),
+            Self::On(recipe) => recipe.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Noise {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        match Value::deserialize(deserializer)? {
+            Value::Boolean(false) => Ok(Self::Off),
+            Value::Boolean(true) => Ok(Self::default()),
+            table @ Value::Table(_) => Ok(Self::On(Box::new(NoiseRecipe::deserialize(table).map_err(D::Error::custom)?))),
+            other => Err(D::Error::custom(format!("noise is {other}: expected the name of a noise recipe, a table of its keys, or false"))),
+        }
+    }
+}
+
+/// How the model learns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// Clips of an optimiser step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// How it changes.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Adam or AdamW.
+    #[serde(default)]
+    pub optimiser: OptimiserConfig,
+    /// Terms of the loss.
+    #[serde(default)]
+    pub loss: LossWeights,
+    /// Gradients are scaled so that their common norm is at most this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Decay of the moving average of the weights that is validated and saved as the model; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// First value of every layer scale; the reference's 1e-5 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_scale: Option<f64>,
+    /// Weights, samples and dropout follow from it.
+    #[serde(default)]
+    pub seed: u64,
+    /// Threads that make batches beside the training thread.
+    #[serde(default = "one")]
+    pub workers: usize,
+    /// Whether validation averages with the mirrored prediction.
+    #[serde(default)]
+    pub validate_with_flip: bool,
+    /// `epoch_N.pth` is kept after so many epochs; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_every_epochs: Option<u64>,
+    /// `last.pth` is saved within an epoch when it is so old.
+    #[serde(default = "save_every_minutes")]
+    pub save_every_minutes: f64,
+}
+
+const fn one() -> usize {
+    1
+}
+
+const fn save_every_minutes() -> f64 {
+    3.0
+}
+
+impl Recipe {
+    /// Reads a recipe with `key=value` settings on top (dotted keys: `train.batch_size=16`).
+    ///
+    /// # Errors
+    /// One sentence: the file cannot be read, a key is unknown (with the nearest known one), a value is out of range.
+    pub fn read(path: &Path, settings: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("{}: the recipe cannot be read", path.display()))?;
+        let mut table: Table = text.parse().map_err(|e: toml::de::Error| anyhow!("{}: not TOML: {}", path.display(), e.message()))?;
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        inline_noise(&mut table, &folder)?; // so that settings can reach its keys
+        for setting in settings {
+            set(&mut table, setting)?;
+        }
+        inline_noise(&mut table, &folder)?; // a setting may name another one
+        Self::from_table(table).with_context(|| format!("{}: the recipe is refused", path.display()))
+    }
+
+    /// The recipe that a table describes, checked.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn from_table(table: Table) -> Result<Self> {
+        let recipe: Self = Value::Table(table).try_into().map_err(|e: toml::de::Error| anyhow!("{}", with_suggestion(e.message())))?;
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.model.validate()?;
+        let train = &self.train;
+        let positive = |key: &str, value: f64| {
+            if value > 0.0 && value.is_finite() { Ok(()) } else { Err(anyhow!("train.{key} is {value}: expected a number above 0")) }
+        };
+        positive("batch_size", train.batch_size as f64)?;
+        positive("epochs", train.epochs as f64)?;
+        positive("learning_rate", train.learning_rate)?;
+        positive("workers", train.workers as f64)?;
+        positive("save_every_minutes", train.save_every_minutes)?;
+        if let Some(norm) = train.clip_norm {
+            positive("clip_norm", norm)?;
+        }
+        if let Some(decay) = train.ema
+            && !(0.0..1.0).contains(&decay)
+        {
+            bail!("train.ema is {decay}: expected a decay from 0 to below 1, such as 0.999");
+        }
+        let [low, high] = match self.data.augmentation.fps {
+            datasets::Fps::Fixed(fps) => [fps, fps],
+            datasets::Fps::Range(range) => range,
+        };
+        if !(low..=high).contains(&self.data.fps) {
+            bail!("data.fps is {}, but data.augmentation.fps trains on {low} to {high}: a model must be used at a rate that it was trained at", self.data.fps);
+        }
+        Ok(())
+    }
+
+    /// As TOML, defaults and settings included.
+    ///
+    /// # Errors
+    /// A value that TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("the recipe cannot be written as TOML")
+    }
+
+    /// How samples are drawn.
+    pub fn sampler_options(&self) -> SamplerOptions {
+        SamplerOptions {
+            n_frames: self.model.n_frames,
+            dim_in: self.model.dim_in,
+            normalisation: self.data.normalisation,
+            cameras: self.data.cameras.clone(),
+            noise: self.data.noise.recipe(),
+            augmentation: self.data.augmentation.clone(),
+            stride: self.data.stride,
+            seed: self.train.seed,
+        }
+    }
+
+    /// What the trained model says about itself.
+    ///
+    /// # Errors
+    /// A configuration that cannot be written.
+    pub fn metadata(&self) -> Result<ModelMetadata> {
+        let metadata = ModelMetadata {
+            format: ModelMetadata::FORMAT,
+            name: self.name.clone(),
+            architecture: self.model.architecture().into(),
+            config_toml: toml::to_string(&self.model).context("the model's configuration cannot be written as TOML")?,
+            skeleton: ModelMetadata::SKELETON.into(),
+            frames: self.model.n_frames,
+            frames_dynamic: false, // the temporal graph's batch normalisation has one feature per frame
+            dim_in: self.model.dim_in,
+            normalisation: self.data.normalisation,
+            fps: self.data.fps,
+            output: ModelMetadata::OUTPUT.into(),
+            parameters: network::parameter_count(&self.model),
+            trained_on: self.trained_on.clone(),
+            licence: self.licence.clone(),
+            has_top_k_graph: self.model.has_top_k_graph(),
+        };
+        metadata.validate()?;
+        Ok(metadata)
+    }
+}
+
+/// Puts one `a.b.c=value` into a table. What is no TOML value is a string.
+fn set(table: &mut Table, setting: &str) -> Result<()> {
+    let (key, text) = setting.split_once('=').ok_or_else(|| anyhow!("--set {setting}: expected key=value, such as train.batch_size=16"))?;
+    let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("value"));
+    let value = parsed.unwrap_or_else(|| Value::String(text.to_owned()));
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut place = table;
+    for part in parts {
+        let next = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        place = next.as_table_mut().ok_or_else(|| anyhow!("--set {setting}: `{part}` is a value, not a section"))?;
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Replaces the name of a noise recipe by its content.
+fn inline_noise(table: &mut Table, folder: &Path) -> Result<()> {
+    let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) else { return Ok(()) };
+    if let Some(Value::String(name)) = data.get("noise") {
+        let path: PathBuf = folder.join(name);
+        let recipe = NoiseRecipe::open(&path)?;
+        data.insert("noise".into(), Value::try_from(recipe).context("the noise recipe cannot be kept")?);
+    }
+    Ok(())
+}
+
+/// Adds the nearest known key to serde's "unknown field `x`, expected one of `a`, `b`".
+fn with_suggestion(message: &str) -> String {
+    let message = message.trim();
+    let Some(rest) = message.strip_prefix("unknown field ") else { return message.to_owned() };
+    let names: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    let Some((unknown, known)) = names.split_first() else { return message.to_owned() };
+    let nearest = known.iter().min_by_key(|name| distance(unknown, name)).filter(|name| distance(unknown, name) <= unknown.len().max(3) / 2);
+    let hint = nearest.map_or(String::new(), |name| format!(" (did you mean `{name}`?)"));
+    format!("unknown key `{unknown}`{hint}; the keys there are {}", known.join(", "))
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> PathBuf {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/configs/clip-xs.toml")).to_owned()
+    }
+
+    #[test]
+    fn the_shipped_recipe_survives_being_resolved() {
+        let recipe = Recipe::read(&shipped(), &[]).unwrap();
+        let resolved: Table = recipe.to_toml().unwrap().parse().unwrap();
+        assert_eq!(Recipe::from_table(resolved).unwrap(), recipe);
+        recipe.metadata().unwrap();
+    }
+
+    #[test]
+    fn settings_reach_every_section() {
+        let settings = ["train.batch_size=7", "data.augmentation.tilt=0.25", "model.mamba_gcn.d_state=8", "name=other", "data.noise=false"];
+        let recipe = Recipe::read(&shipped(), &settings.map(String::from)).unwrap();
+        assert_eq!((recipe.train.batch_size, recipe.data.augmentation.tilt, recipe.name.as_str()), (7, 0.25, "other"));
+        assert_eq!(recipe.model.mamba_gcn.unwrap().d_state, 8);
+        assert_eq!(recipe.data.noise, Noise::Off);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (setting, expected) in [
+            ("train.batchsize=7", "did you mean `batch_size`"),
+            ("train.loss.velocty=7", "did you mean `velocity`"),
+            ("data.noise.jiter_px=7", "did you mean `jitter_px`"),
+            ("model.n_layers=0", "n_layers = 0"),
+            ("train.epochs=0", "train.epochs is 0"),
+            ("train.ema=1.5", "train.ema is 1.5"),
+            ("data.fps=200.0", "data.fps is 200"),
+            ("train", "expected key=value"),
+            ("name.first=1", "not a section"),
+            ("train.schedule.kind=slow", "slow"),
+        ] {
+            let error = Recipe::read(&shipped(), &[setting.into()]).expect_err(setting);
+            assert!(format!("{error:#}").contains(expected), "{setting}: {error:#}");
+        }
+        let absent = Recipe::read(Path::new("/nonexistent/recipe.toml"), &[]).expect_err("no such file");
+        assert!(format!("{absent:#}").contains("cannot be read"));
+    }
+}
