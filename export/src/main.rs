@@ -16,6 +16,7 @@ struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Onnx(cli::onnx::Args),
     Tflite(cli::tflite::Args),
 }
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).without_time().with_writer(std::io::stderr).init();
     let result = match &args.command {
+        Command::Onnx(args) => cli::onnx::run(args),
         Command::Tflite(args) => cli::tflite::run(args),
     };
     match result {

@@ -1,3 +1,4 @@
 //! The subcommands of `export`: one module each, with its arguments and its `run`.
 
+pub mod onnx;
 pub mod tflite;

@@ -1,0 +1,213 @@
+//! Whether a written model computes the same with the operator and with the function body that it carries.
+//!
+//! A top-k graph jumps where two frames are almost equally similar: there the last bit of a sum decides, and everything
+//! after it differs. So such a model is compared layer by layer, each on the same input, and as a whole by the fraction of
+//! outputs that agree.
+
+use std::{path::Path, time::Instant};
+
+use network::Checkpoint;
+use runtime::{Device, Engine, EngineOptions};
+use serde::Serialize;
+
+use crate::{
+    lifter::{self, INPUT, Part},
+    session::{self, Options, Session},
+};
+
+/// Difference that rounding explains, relative to the largest value (or 1).
+pub const TOLERANCE: f32 = 1e-4;
+/// Part of the outputs that must agree within [`TOLERANCE`] where a top-k graph is in the way.
+pub const FRACTION: f64 = 0.97;
+
+/// What the check saw.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Largest difference between operator and function body, of any stage on the same input.
+    pub largest_difference: f32,
+    /// The stage where it is.
+    pub stage: String,
+    /// Largest value of that stage.
+    pub largest_value: f32,
+    /// Part of the whole model's outputs within [`TOLERANCE`].
+    pub fraction_agreeing: f64,
+    /// Largest difference of the whole model's outputs; says nothing where a top-k graph is in the way.
+    pub whole_difference: f32,
+    /// Whether the model has a scan at all.
+    pub has_scan: bool,
+    /// Sizes of batch that were run.
+    pub batches: Vec<usize>,
+    /// One window with the operator, seconds.
+    pub operator_s: f64,
+    /// One window with the function body, seconds.
+    pub body_s: f64,
+}
+
+/// Why a model was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A part could not be recorded.
+    #[error(transparent)]
+    Record(#[from] lifter::Error),
+    /// It cannot be run.
+    #[error(transparent)]
+    Run(#[from] session::Error),
+    /// The file cannot be run.
+    #[error(transparent)]
+    Engine(#[from] runtime::Error),
+    /// It gives infinities or NaN.
+    #[error("the exported model gives {found} for ordinary input: are the weights of the checkpoint finite?")]
+    NotFinite {
+        /// One of them.
+        found: f32,
+    },
+    /// Operator and function body differ.
+    #[error("the exported model differs by {difference:.1e} in {stage} between the operator and the function body in the file (values up to {largest:.1}): this is a bug of the export, the file was not kept")]
+    Differs {
+        /// Where.
+        stage: String,
+        /// By how much.
+        difference: f32,
+        /// Largest value there.
+        largest: f32,
+    },
+    /// Too few outputs agree.
+    #[error("only {:.1} % of the exported model's outputs agree within 1e-4 between the operator and the function body in the file, expected 97 %: this is a bug of the export, the file was not kept", fraction * 100.0)]
+    TooFewAgree {
+        /// Part that agrees.
+        fraction: f64,
+    },
+}
+
+/// Runs the file at `path`, made of `checkpoint`, in ONNX Runtime with the operator and with the function body alone.
+///
+/// # Errors
+/// [`Error`]: it cannot be run, or a difference is larger than rounding explains.
+pub fn check(path: &Path, checkpoint: &Checkpoint, threads: usize) -> Result<Report, Error> {
+    let config = &checkpoint.config;
+    let has_scan = config.mamba_gcn.as_ref().is_some_and(|mamba_gcn| mamba_gcn.mamba == network::MambaForm::Selective);
+    let options = |custom_op| EngineOptions { device: Device::Cpu, threads, custom_op, onnxruntime: None };
+    let (with_operator, with_body) = (Engine::open(path, &options(true))?, Engine::open(path, &options(false))?);
+
+    let mut whole = Difference::default();
+    let (mut operator_s, mut body_s) = (0.0, 0.0);
+    let batches = vec![1, 2];
+    for &batch in &batches {
+        let shape = [batch, config.n_frames, config.num_joints, config.dim_in];
+        let input = sample_input(shape);
+        let timed = |engine: &Engine| -> Result<(Vec<f32>, f64), Error> {
+            let start = Instant::now();
+            let poses = engine.run(&input, shape)?;
+            Ok((poses, start.elapsed().as_secs_f64() / batch as f64))
+        };
+        let (a, b) = (timed(&with_operator)?, timed(&with_body)?);
+        whole.add(&a.0, &b.0)?;
+        (operator_s, body_s) = (a.1, b.1);
+    }
+    let (stage, largest) = if config.has_top_k_graph() {
+        if whole.fraction() < FRACTION {
+            return Err(Error::TooFewAgree { fraction: whole.fraction() });
+        }
+        largest_of_stages(checkpoint, threads)?
+    } else {
+        ("the whole model".to_owned(), whole.clone())
+    };
+    if !largest.is_rounding() {
+        return Err(Error::Differs { stage, difference: largest.largest, largest: largest.value });
+    }
+    Ok(Report {
+        largest_difference: largest.largest,
+        stage,
+        largest_value: largest.value,
+        fraction_agreeing: whole.fraction(),
+        whole_difference: whole.largest,
+        has_scan,
+        batches,
+        operator_s,
+        body_s,
+    })
+}
+
+/// The stage with the largest difference, each run on what the operator's model makes of the stage before.
+fn largest_of_stages(checkpoint: &Checkpoint, threads: usize) -> Result<(String, Difference), Error> {
+    let config = &checkpoint.config;
+    let batch = 2;
+    let mut shape = [batch, config.n_frames, config.num_joints, config.dim_in];
+    let mut x = sample_input(shape);
+    let stages = std::iter::once(Part::Embedding).chain((0..config.n_layers).map(Part::Layer)).chain([Part::ReadOut]);
+    let mut worst = (String::new(), Difference::default());
+    for part in stages {
+        let model = lifter::record(config, &checkpoint.state, part)?;
+        let run = |custom_op| -> Result<Vec<f32>, Error> {
+            let mut outputs = Session::open(&model, Options { custom_op, threads })?.run(&[(INPUT, &shape, &x)])?;
+            Ok(outputs.pop().map(|(_, values)| values).unwrap_or_default())
+        };
+        let (a, b) = (run(true)?, run(false)?);
+        let mut difference = Difference::default();
+        difference.add(&a, &b)?;
+        if worst.0.is_empty() || difference.relative() > worst.1.relative() {
+            let stage = match part {
+                Part::Layer(index) => format!("layer {index}"),
+                Part::ReadOut => "the head".to_owned(),
+                Part::Embedding | Part::Whole => "the embedding".to_owned(),
+            };
+            worst = (stage, difference);
+        }
+        (x, shape[3]) = (a, config.dim_feat);
+    }
+    Ok(worst)
+}
+
+/// How far two runs are apart.
+#[derive(Clone, Debug, Default)]
+struct Difference {
+    largest: f32,
+    /// Largest absolute value of the first.
+    value: f32,
+    values: u64,
+    agreeing: u64,
+}
+
+impl Difference {
+    fn add(&mut self, a: &[f32], b: &[f32]) -> Result<(), Error> {
+        for (&a, &b) in a.iter().zip(b) {
+            if let Some(&found) = [a, b].iter().find(|x| !x.is_finite()) {
+                return Err(Error::NotFinite { found });
+            }
+            self.largest = self.largest.max((a - b).abs());
+            self.value = self.value.max(a.abs());
+            self.values += 1;
+            self.agreeing += u64::from((a - b).abs() <= TOLERANCE);
+        }
+        Ok(())
+    }
+
+    fn relative(&self) -> f32 {
+        self.largest / self.value.max(1.0)
+    }
+
+    fn is_rounding(&self) -> bool {
+        self.relative() <= TOLERANCE
+    }
+
+    fn fraction(&self) -> f64 {
+        if self.values == 0 { 1.0 } else { self.agreeing as f64 / self.values as f64 }
+    }
+}
+
+/// Poses that move: joints in the picture, each on a path of its own, with confidence; the same every time.
+fn sample_input(shape: [usize; 4]) -> Vec<f32> {
+    let [batch, frames, joints, channels] = shape;
+    let mut values = Vec::with_capacity(batch * frames * joints * channels);
+    for b in 0..batch {
+        for t in 0..frames {
+            for j in 0..joints {
+                let phase = 1.7 * j as f32 + 0.9 * b as f32;
+                let time = t as f32 * (0.11 + 0.013 * j as f32);
+                let joint = [0.5 * (time + phase).sin() + 0.1 * phase.cos(), 0.5 * (0.8 * time + 2.0 * phase).cos(), 0.9];
+                values.extend(&joint[..channels.min(3)]);
+            }
+        }
+    }
+    values
+}

@@ -1,0 +1,175 @@
+//! `export onnx CKPT`.
+#![allow(clippy::print_stdout)] // the report is this command's output
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use export::{
+    check, lifter,
+    onnx::{Aside, OPSET},
+};
+use network::{Checkpoint, MambaForm, Overrides};
+use serde_json::json;
+
+/// Writes a checkpoint as one self-contained ONNX file, and checks it in ONNX Runtime
+///
+/// Reads .pth files of `trainer`, of the official MotionAGFormer code and of the original MambaGCN code. What the shapes of
+/// the weights do not tell comes from --set, --config, the file itself or a default, and is printed.
+///
+/// The batch is free. The number of frames is the checkpoint's: the batch normalisation of MotionAGFormer's temporal graph
+/// has weights for each frame of the window.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The checkpoint, such as runs/xs/best.pth
+    checkpoint: PathBuf,
+    /// The ONNX file to write [default: beside the checkpoint, best.pth -> best.onnx]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// With which Mamba a MambaGCN checkpoint was trained, where it does not say so itself
+    #[arg(long, value_enum)]
+    mamba: Option<Mamba>,
+    /// A configuration of the reference code (YAML) or of ours (.toml)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets one value of the configuration, such as num_heads=8 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+    /// Threads of the check; 0 takes all
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Prints the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Mamba {
+    /// A true selective scan
+    Selective,
+    /// The shortcut of the original MambaGCN code
+    GlobalMean,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("expected KEY=VALUE, such as num_heads=8".to_owned()),
+    }
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let overrides = Overrides {
+        config_file: args.config.clone(),
+        set: args.set.clone(),
+        mamba: args.mamba.map(|form| match form {
+            Mamba::Selective => MambaForm::Selective,
+            Mamba::GlobalMean => MambaForm::GlobalMean,
+        }),
+    };
+    let source = &args.checkpoint;
+    let checkpoint = Checkpoint::read(source, &overrides).with_context(|| format!("cannot export {}", source.display()))?;
+    let out = args.out.clone().unwrap_or_else(|| beside(source));
+    if same_file(source, &out) {
+        bail!("{} is the checkpoint itself: name another file with --out", out.display());
+    }
+    if !args.json {
+        print_settings(&checkpoint);
+    }
+    let metadata = lifter::metadata(&checkpoint, &stem(source)).with_context(|| format!("cannot export {}", source.display()))?;
+    let model = lifter::model(&checkpoint, &metadata).with_context(|| format!("cannot export {}", source.display()))?;
+    let aside = Aside::write(&model, &out).with_context(|| format!("cannot write {}", out.display()))?;
+    let report = check::check(aside.path(), &checkpoint, args.threads).with_context(|| format!("{} was not written", out.display()))?;
+    let bytes = aside.bytes();
+    aside.publish(&out).with_context(|| format!("cannot write {}", out.display()))?;
+
+    let nodes = model.graph.as_ref().map_or(0, |graph| graph.node.len());
+    if args.json {
+        let settings: serde_json::Map<_, _> = checkpoint
+            .settings
+            .iter()
+            .map(|(key, value, origin)| (key.clone(), json!({ "value": value, "origin": origin.to_string() })))
+            .collect();
+        let report = json!({
+            "checkpoint": source, "onnx": out, "bytes": bytes, "nodes": nodes, "opset": OPSET,
+            "settings": settings, "notes": checkpoint.notes, "metadata": metadata, "check": report,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    println!("Model: {}, {} parameters.", metadata.architecture, metadata.parameters);
+    println!("Input: any batch of windows of exactly {} frames (the temporal graph's batch normalisation fixes them).", metadata.frames);
+    print_check(&report);
+    println!("Wrote {} ({nodes} nodes, {:.1} MB, opset {OPSET}).", out.display(), bytes as f64 / 1e6);
+    Ok(())
+}
+
+fn print_settings(checkpoint: &Checkpoint) {
+    println!("Configuration:");
+    for (key, value, origin) in &checkpoint.settings {
+        println!("  {key:<16} {value:<12} {origin}");
+    }
+    for note in &checkpoint.notes {
+        println!("Note: {note}.");
+    }
+}
+
+fn print_check(report: &check::Report) {
+    if report.has_scan {
+        println!(
+            "Checked in ONNX Runtime, the scan as operator against the function body in the file: largest difference {:.1e} ({}, values up to {:.1}), \
+             {:.2} % of the poses' coordinates within 1e-4.",
+            report.largest_difference,
+            report.stage,
+            report.largest_value,
+            report.fraction_agreeing * 100.0
+        );
+        println!("One window takes {:.3} s with the operator, {:.3} s with the function body.", report.operator_s, report.body_s);
+    } else {
+        println!(
+            "Checked in ONNX Runtime: it runs; largest difference {:.1e} between two sessions (it has no scan, so the file is standard ONNX throughout).",
+            report.largest_difference
+        );
+        println!("One window takes {:.3} s.", report.operator_s);
+    }
+}
+
+/// The checkpoint's name without what marks it as one.
+fn stem(checkpoint: &Path) -> String {
+    let name = checkpoint.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let without_tr = name.strip_suffix(".tr").unwrap_or(&name);
+    let stem = [".pth", ".pt", ".bin", ".ckpt", ".tar"].iter().find_map(|end| without_tr.strip_suffix(end)).unwrap_or(without_tr);
+    if stem.is_empty() { "model".to_owned() } else { stem.to_owned() }
+}
+
+/// `best.pth` -> `best.onnx`, `best_epoch.pth.tr` -> `best_epoch.onnx`.
+fn beside(checkpoint: &Path) -> PathBuf {
+    checkpoint.with_file_name(format!("{}.onnx", stem(checkpoint)))
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_lie_beside_their_checkpoints() {
+        for (checkpoint, model) in [
+            ("runs/xs/best.pth", "runs/xs/best.onnx"),
+            ("best_epoch.pth.tr", "best_epoch.onnx"),
+            ("a/b.c/weights", "a/b.c/weights.onnx"),
+            ("v1.2.pt", "v1.2.onnx"),
+        ] {
+            assert_eq!(beside(Path::new(checkpoint)), Path::new(model));
+        }
+    }
+
+    #[test]
+    fn keys_and_values() {
+        assert_eq!(key_value("num_heads = 8"), Ok(("num_heads".to_owned(), "8".to_owned())));
+        assert!(key_value("num_heads").is_err());
+        assert!(key_value("=8").is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! A checkpoint as an ONNX model.
+
+use std::{cell::RefCell, rc::Rc};
+
+use formats::StateDict;
+use network::{Checkpoint, Context, Init, LifterConfig, MotionAgFormer, WeightError, WeightSource, Weights, parameter_count};
+use pose::{metadata::ModelMetadata, normalise::Normalisation};
+
+use crate::{
+    onnx::{property, proto::ModelProto},
+    recorder::{Dim, Recorded, Recorder},
+    scan_function::TwoForms,
+};
+
+/// Name of the graph's input, (B, T, 17, dim_in).
+pub const INPUT: &str = "keypoints";
+/// Name of the graph's output, (B, T, 17, 3).
+pub const OUTPUT: &str = "poses";
+
+/// Why a checkpoint did not become a model.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A weight is missing or of another shape.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
+    /// The architecture uses what one file cannot hold.
+    #[error(transparent)]
+    Scan(#[from] TwoForms),
+    /// Our own checkpoint, with metadata that cannot be read.
+    #[error("the checkpoint's metadata cannot be used ({0}): the file is damaged, or of a newer poselift")]
+    Metadata(String),
+}
+
+/// A part of a lifter that can be recorded as a model of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it: (B, T, 17, dim_in) -> (B, T, 17, 3).
+    Whole,
+    /// The first stage: (B, T, 17, dim_in) -> (B, T, 17, C).
+    Embedding,
+    /// One layer: (B, T, 17, C) -> (B, T, 17, C).
+    Layer(usize),
+    /// The last stage: (B, T, 17, C) -> (B, T, 17, 3).
+    ReadOut,
+}
+
+/// Weights of a file as constants of a graph.
+struct FileWeights<'a> {
+    state: &'a StateDict,
+    recorder: Recorder,
+}
+
+impl FileWeights<'_> {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Recorded, WeightError> {
+        let tensor = self.state.get(name).ok_or_else(|| WeightError::Missing { name: name.into(), expected: shape.into() })?;
+        if tensor.shape != shape {
+            return Err(WeightError::Shape { name: name.into(), expected: shape.into(), found: tensor.shape.clone() });
+        }
+        Ok(self.recorder.constant(name, shape, tensor.to_f32()))
+    }
+}
+
+impl WeightSource<Recorded> for FileWeights<'_> {
+    fn parameter(&mut self, name: &str, shape: &[usize], _: Init) -> Result<Recorded, WeightError> {
+        self.get(name, shape)
+    }
+    fn buffer(&mut self, name: &str, shape: &[usize], _: &[f32]) -> Result<Recorded, WeightError> {
+        self.get(name, shape)
+    }
+    fn counter(&mut self, name: &str) -> Result<Recorded, WeightError> {
+        Ok(self.recorder.constant(name, &[], vec![0.0])) // counts updates in training
+    }
+    fn constant(&mut self, shape: &[usize], value: &[f32]) -> Result<Recorded, WeightError> {
+        Ok(self.recorder.constant("adjacency", shape, value.to_vec()))
+    }
+}
+
+/// Records a lifter, or a part of one. Batch is free; T is the configuration's, because the batch normalisation of the
+/// temporal graph has one scale and shift for each of T frames.
+///
+/// # Errors
+/// [`Error`].
+pub fn record(config: &LifterConfig, state: &StateDict, part: Part) -> Result<ModelProto, Error> {
+    let recorder = Recorder::new();
+    let source: Rc<RefCell<dyn WeightSource<Recorded>>> = Rc::new(RefCell::new(FileWeights { state, recorder: recorder.clone() }));
+    let lifter = MotionAgFormer::<Recorded>::new(&Weights::new(source), config)?;
+    let input = |channels: usize| {
+        let dims = [Dim::symbol("batch"), config.n_frames.into(), config.num_joints.into(), channels.into()];
+        recorder.input(INPUT, &dims)
+    };
+    let output = match part {
+        Part::Whole => lifter.forward(&input(config.dim_in), &Context::EVALUATION),
+        Part::Embedding => lifter.embed(&input(config.dim_in)),
+        Part::Layer(index) => lifter.layer(index, &input(config.dim_feat), &Context::EVALUATION),
+        Part::ReadOut => lifter.read_out(&input(config.dim_feat)),
+    };
+    drop(lifter);
+    Ok(recorder.finish("lifter", &[(OUTPUT, &output)])?)
+}
+
+/// The whole lifter of a checkpoint with its metadata.
+///
+/// # Errors
+/// [`Error`].
+pub fn model(checkpoint: &Checkpoint, metadata: &ModelMetadata) -> Result<ModelProto, Error> {
+    let mut model = record(&checkpoint.config, &checkpoint.state, Part::Whole)?;
+    let json = serde_json::to_string(metadata).map_err(|e| Error::Metadata(e.to_string()))?;
+    model.doc_string = Some(format!(
+        "{}: {} human joints in 2D over {} frames to 3D. Input {INPUT} (batch, {}, {}, {}), output {OUTPUT} (batch, {}, {}, 3).",
+        metadata.architecture,
+        checkpoint.config.num_joints,
+        metadata.frames,
+        metadata.frames,
+        checkpoint.config.num_joints,
+        metadata.dim_in,
+        metadata.frames,
+        checkpoint.config.num_joints,
+    ));
+    // The first is for programs, the rest for people who look at the file in a viewer.
+    let normalisation = match metadata.normalisation {
+        Normalisation::Frame => "frame",
+        Normalisation::PersonBox => "person_box",
+    };
+    let readable = [
+        ("name", metadata.name.clone()),
+        ("architecture", metadata.architecture.clone()),
+        ("parameters", metadata.parameters.to_string()),
+        ("skeleton", metadata.skeleton.clone()),
+        ("frames", format!("{} ({})", metadata.frames, if metadata.frames_dynamic { "any number works" } else { "exactly" })),
+        ("fps", metadata.fps.to_string()),
+        ("normalisation", normalisation.to_owned()),
+        ("trained_on", metadata.trained_on.clone()),
+        ("licence", metadata.licence.clone()),
+    ];
+    model.metadata_props.push(property(ModelMetadata::ONNX_KEY, &json));
+    model.metadata_props.extend(readable.iter().map(|(key, value)| property(key, value)));
+    Ok(model)
+}
+
+/// What a model says about itself. Our own checkpoints say what weights cannot tell; of others it is unknown.
+///
+/// # Errors
+/// [`Error::Metadata`] when our own record cannot be read.
+pub fn metadata(checkpoint: &Checkpoint, name: &str) -> Result<ModelMetadata, Error> {
+    let config = &checkpoint.config;
+    let told = match &checkpoint.metadata_json {
+        Some(json) => serde_json::from_str(json).map_err(|e| Error::Metadata(e.to_string()))?,
+        None => ModelMetadata {
+            format: ModelMetadata::FORMAT,
+            name: name.to_owned(),
+            architecture: String::new(),
+            config_toml: String::new(),
+            skeleton: ModelMetadata::SKELETON.to_owned(),
+            frames: 0,
+            frames_dynamic: false,
+            dim_in: 0,
+            normalisation: Normalisation::Frame,
+            fps: 50.0,
+            output: ModelMetadata::OUTPUT.to_owned(),
+            parameters: 0,
+            trained_on: "unknown (the checkpoint does not say; the reference code trains on Human3.6M, cameras at 50 frames a second)".to_owned(),
+            licence: "unknown: see where the checkpoint came from".to_owned(),
+            has_top_k_graph: false,
+        },
+    };
+    // What the weights themselves say wins.
+    let metadata = ModelMetadata {
+        architecture: config.architecture().to_owned(),
+        config_toml: toml::to_string(config).map_err(|e| Error::Metadata(e.to_string()))?,
+        frames: config.n_frames,
+        frames_dynamic: false, // batch normalisation over T frames
+        dim_in: config.dim_in,
+        parameters: parameter_count(config),
+        has_top_k_graph: config.has_top_k_graph(),
+        ..told
+    };
+    metadata.validate().map_err(|e| Error::Metadata(e.to_string()))?;
+    Ok(metadata)
+}
