@@ -1,0 +1,20 @@
+//! Runs lifters: engines, clips.
+//!
+//! * [`Lifter`]: the keypoints of a clip in, 3D out, in millimetres. What most callers want.
+//! * [`Engine`]: one ONNX file, raw tensors in and out.
+//! * [`init_onnxruntime`]: finds and loads the ONNX Runtime library; [`environment`] lends it to callers with other models.
+//!
+//! A model is known only by its ONNX file: what it expects stands in the file's metadata
+//! ([`pose::metadata::ModelMetadata`]).
+
+mod clip;
+mod engine;
+mod error;
+mod lifter;
+mod onnxruntime;
+
+pub use clip::LiftedClip;
+pub use engine::{Device, Engine, EngineOptions, Port};
+pub use error::Error;
+pub use lifter::{Assumptions, LONGEST_PAUSE_S, LiftOptions, Lifter};
+pub use onnxruntime::{LIBRARY_VARIABLE, environment, init_onnxruntime, loaded_library};

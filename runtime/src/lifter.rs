@@ -1,0 +1,396 @@
+//! Keypoints of a clip in, 3D out.
+
+use std::{ops::Range, path::Path};
+
+use pose::{
+    JOINTS, KeypointClip, Keypoints17, Pose3, ROOT,
+    camera::{DEFAULT_HORIZONTAL_FOV_DEG, Intrinsics},
+    fill,
+    metadata::ModelMetadata,
+    normalise::{self, ImageTransform, Normalisation},
+    resample,
+    window::{self, Merger, Window},
+    world::{self, Scale},
+};
+
+use crate::{Device, Engine, EngineOptions, Error, LiftedClip};
+
+/// A pause in the clip longer than this starts anew: no motion is made up across it, and no window looks over it.
+pub const LONGEST_PAUSE_S: f64 = 1.0;
+/// A clip whose every interval is within this share of the model's is taken as it is; resampling would only blur it.
+const RATE_TOLERANCE: f64 = 0.1;
+/// Most frames in one call of the engine, over all its windows: bounds the memory of a call.
+const FRAMES_PER_CALL_CPU: usize = 512;
+const FRAMES_PER_CALL_CUDA: usize = 8192;
+
+/// Values of one frame that windows are merged in: 17 joints (x, y, z), then the box (centre x, y, half size), all in pixels.
+const POSE_VALUES: usize = JOINTS * 3;
+const MERGED_VALUES: usize = POSE_VALUES + 3;
+
+/// What to take for a file that says nothing about itself (one that this project did not write).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Assumptions {
+    /// How pixels become its input; `None` = [`Normalisation::Frame`], as the reference checkpoints want it.
+    pub normalisation: Option<Normalisation>,
+    /// Frames in a window; `None` = the number that the graph fixes.
+    pub frames: Option<usize>,
+    /// Frames a second that it was trained at; `None` = any, so clips are not resampled.
+    pub fps: Option<f32>,
+}
+
+/// How to lift a clip.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiftOptions {
+    /// Average with the prediction for the mirrored picture: twice the work, a slightly smaller error.
+    pub flip: bool,
+    /// Frames that neighbouring windows share at least; `None` = a third of a window.
+    pub overlap: Option<usize>,
+    /// What the person's size is known from; by default nothing, so a person of 1.70 m.
+    pub scale: Scale,
+    /// The camera; `None` = 60 degrees horizontally, the principal point in the middle.
+    pub intrinsics: Option<Intrinsics>,
+}
+
+/// A lifter with all that surrounds it: any length, any frame rate, gaps in the keypoints, and results in millimetres.
+///
+/// ```no_run
+/// use runtime::{EngineOptions, LiftOptions, Lifter};
+///
+/// let clip = formats::keypoints::read("walk.json".as_ref())?;
+/// let lifter = Lifter::open("clip-xs.onnx", &EngineOptions::default())?;
+/// let lifted = lifter.lift(&clip, &LiftOptions { flip: true, ..Default::default() })?;
+/// for (time_s, pose_mm) in lifted.times_s.iter().zip(&lifted.camera_mm) {
+///     let [x, y, z] = pose_mm[pose::ROOT];
+///     println!("{time_s:.3} s: the pelvis is {z:.0} mm away, {x:.0} mm to the right, {y:.0} mm below the camera");
+/// }
+/// lifted.write_json("walk.3d.json".as_ref())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Lifter {
+    engine: Engine,
+    name: String,
+    frames: usize,
+    normalisation: Normalisation,
+    fps: Option<f64>,
+}
+
+/// Frames without a pause between them, at the rate of the model.
+struct Segment {
+    /// Which frames of the clip.
+    frames: Range<usize>,
+    times_s: Vec<f64>,
+    keypoints: Vec<Keypoints17>,
+}
+
+impl Lifter {
+    /// Opens a file that describes itself, or one by a reference checkpoint's conventions, see [`Assumptions`].
+    ///
+    /// # Errors
+    /// As [`Engine::open`] and [`Lifter::new`].
+    pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
+        Self::new(Engine::open(path, options)?, &Assumptions::default())
+    }
+
+    /// A lifter around an open engine.
+    ///
+    /// # Errors
+    /// A file without metadata and with any number of frames, when `assumptions` has no number either; assumptions about a
+    /// file that speaks for itself.
+    pub fn new(engine: Engine, assumptions: &Assumptions) -> Result<Self, Error> {
+        if let Some(metadata) = engine.metadata() {
+            if *assumptions != Assumptions::default() {
+                return Err(Error::Metadata {
+                    path: engine.path().to_owned(),
+                    reason: "the file says its normalisation, frames and rate itself: leave those settings out".into(),
+                });
+            }
+            let ModelMetadata { name, frames, normalisation, fps, .. } = metadata.clone();
+            return Ok(Self { engine, name, frames, normalisation, fps: Some(f64::from(fps)) });
+        }
+        let unstated = |what: &str| Error::Unstated { path: engine.path().to_owned(), what: what.to_owned() };
+        let frames = match (engine.frames(), assumptions.frames) {
+            (Some(fixed), Some(assumed)) if fixed != assumed => {
+                return Err(Error::Shape { expected: format!("(batch, {fixed}, 17, ..)"), found: format!("{assumed} frames") });
+            }
+            (None, None) => return Err(unstated("how many frames its windows have: give that number (--frames)")),
+            (fixed, assumed) => fixed.or(assumed).unwrap_or_default(),
+        };
+        if !(1..=ModelMetadata::MAX_FRAMES).contains(&frames) {
+            return Err(unstated("a usable number of frames: expected 1 to 65536 in a window"));
+        }
+        let fps = assumptions.fps.map(f64::from);
+        if fps.is_some_and(|fps| !(fps > 0.0 && fps <= 1000.0)) {
+            return Err(unstated("a usable rate: expected frames a second above 0, up to 1000"));
+        }
+        let name = engine.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let normalisation = assumptions.normalisation.unwrap_or(Normalisation::Frame);
+        tracing::info!("{name} has no metadata: windows of {frames} frames, normalisation {normalisation}");
+        Ok(Self { engine, name, frames, normalisation, fps })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Frames in a window.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// How pixels become the model's input.
+    pub fn normalisation(&self) -> Normalisation {
+        self.normalisation
+    }
+
+    /// The rate that clips are resampled to; `None` where they are not.
+    pub fn fps(&self) -> Option<f64> {
+        self.fps
+    }
+
+    /// Lifts a clip. The result has one pose for each frame of the clip, at the clip's own times.
+    ///
+    /// # Errors
+    /// A clip that [`KeypointClip::validate`] refuses or that has no keypoint at all; a camera or size outside its range; a
+    /// failure of the engine.
+    pub fn lift(&self, clip: &KeypointClip, options: &LiftOptions) -> Result<LiftedClip, Error> {
+        self.lift_with_progress(clip, options, &mut |_, _| ())
+    }
+
+    /// [`Self::lift`], telling how many windows of how many are done.
+    ///
+    /// # Errors
+    /// As [`Self::lift`].
+    pub fn lift_with_progress(
+        &self,
+        clip: &KeypointClip,
+        options: &LiftOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<LiftedClip, Error> {
+        clip.validate().map_err(clip_error)?;
+        let intrinsics = match options.intrinsics {
+            Some(intrinsics) => intrinsics,
+            None => Intrinsics::from_horizontal_fov_deg(clip.image, DEFAULT_HORIZONTAL_FOV_DEG).map_err(clip_error)?,
+        };
+        let segments = self.segments(clip)?;
+        let plans = segments
+            .iter()
+            .map(|segment| window::plan(segment.keypoints.len(), self.frames, options.overlap.unwrap_or(self.frames / 3)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(clip_error)?;
+        let merged = self.predict(clip, &segments, &plans, options.flip, progress)?;
+
+        let (mut pose25, mut transforms) = (Vec::with_capacity(clip.frames.len()), Vec::with_capacity(clip.frames.len()));
+        for (segment, merged) in segments.iter().zip(&merged) {
+            let at_s = &clip.times_s[segment.frames.clone()];
+            for values in resample::path(merged.as_chunks::<MERGED_VALUES>().0, &segment.times_s, at_s).map_err(clip_error)? {
+                let (pose, transform) = split_merged(&values);
+                pose25.push(pose);
+                transforms.push(transform);
+            }
+        }
+        self.place(clip, pose25, transforms, intrinsics, &options.scale)
+    }
+
+    /// The clip without gaps in its joints, cut at pauses, at the rate of the model.
+    fn segments(&self, clip: &KeypointClip) -> Result<Vec<Segment>, Error> {
+        let mut keypoints = clip.frames.clone();
+        fill::fill_missing(&mut keypoints, &clip.times_s).map_err(clip_error)?;
+        let segment = |frames: Range<usize>| {
+            let (keypoints, times_s) = (&keypoints[frames.clone()], &clip.times_s[frames.clone()]);
+            let at_s = self.model_times(times_s)?;
+            let keypoints = match &at_s {
+                Some(at_s) => resample::keypoints(keypoints, times_s, at_s).map_err(clip_error)?,
+                None => keypoints.to_vec(),
+            };
+            Ok(Segment { frames, times_s: at_s.unwrap_or_else(|| times_s.to_vec()), keypoints })
+        };
+        uninterrupted(&clip.times_s).into_iter().map(segment).collect()
+    }
+
+    /// Times at the model's rate, first and last as given; `None` where the given ones will do.
+    fn model_times(&self, times_s: &[f64]) -> Result<Option<Vec<f64>>, Error> {
+        let (Some(fps), [first, .., last]) = (self.fps, times_s) else { return Ok(None) };
+        let at_rate = |pair: &[f64]| ((pair[1] - pair[0]) * fps - 1.0).abs() <= RATE_TOLERANCE;
+        if times_s.windows(2).all(at_rate) {
+            return Ok(None);
+        }
+        let mut at_s = resample::uniform_times(times_s, fps).map_err(clip_error)?;
+        // Stretched by less than one frame over the whole, so that both ends are frames of the clip. `uniform_times` gives
+        // at least two, as `last` lies after `first`; should rounding leave one, the clip is taken as it is.
+        let steps = at_s.len() - 1;
+        if steps == 0 {
+            return Ok(None);
+        }
+        for (i, at_s) in at_s.iter_mut().enumerate() {
+            *at_s = if i == steps { *last } else { first + (last - first) * i as f64 / steps as f64 };
+        }
+        Ok(Some(at_s))
+    }
+
+    /// Runs all windows of all segments and merges them: for each segment (frames, [`MERGED_VALUES`]).
+    fn predict(
+        &self,
+        clip: &KeypointClip,
+        segments: &[Segment],
+        plans: &[Vec<Window>],
+        flip: bool,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let mut mergers: Vec<Merger> =
+            segments.iter().map(|segment| Merger::new(segment.keypoints.len(), MERGED_VALUES)).collect();
+        let jobs: Vec<(usize, &Window)> =
+            plans.iter().enumerate().flat_map(|(s, plan)| plan.iter().map(move |window| (s, window))).collect();
+
+        for (done, chunk) in jobs.chunks(self.windows_per_call(flip)).enumerate() {
+            let mut inputs = Vec::with_capacity(chunk.len());
+            let mut transforms = Vec::with_capacity(chunk.len());
+            for &(s, window) in chunk {
+                let keypoints = window.gather(&segments[s].keypoints);
+                let transform = self.transform(&keypoints, clip)?;
+                let channels = self.engine.channels();
+                inputs.push(normalise::network_input(&keypoints, &transform, channels).map_err(clip_error)?);
+                transforms.push(transform);
+            }
+            let outputs = self.run_windows(&inputs, flip)?;
+            for ((&(s, window), transform), output) in chunk.iter().zip(&transforms).zip(&outputs) {
+                mergers[s].add(window, &in_pixels(output, transform)).map_err(clip_error)?;
+            }
+            progress((done * self.windows_per_call(flip) + chunk.len()).min(jobs.len()), jobs.len());
+        }
+        mergers.into_iter().map(|merger| merger.finish().map_err(clip_error)).collect()
+    }
+
+    /// Windows in one call of the engine.
+    fn windows_per_call(&self, flip: bool) -> usize {
+        let inputs_per_window = if flip { 2 } else { 1 };
+        let inputs = match (self.engine.batch(), self.engine.device()) {
+            (Some(fixed), _) => fixed,
+            (None, Device::Cpu) => FRAMES_PER_CALL_CPU / self.frames,
+            (None, Device::Cuda { .. }) => FRAMES_PER_CALL_CUDA / self.frames,
+        };
+        (inputs / inputs_per_window).max(1)
+    }
+
+    /// The box of one window. Where the person is missing in all of it, positions were filled in: then they make the box.
+    fn transform(&self, keypoints: &[Keypoints17], clip: &KeypointClip) -> Result<ImageTransform, Error> {
+        let transform = self.normalisation.transform(keypoints, clip.image);
+        transform
+            .or_else(|_| {
+                let as_seen = |frame: &Keypoints17| frame.map(|k| pose::Keypoint { confidence: 1.0, ..k });
+                self.normalisation.transform(&keypoints.iter().map(as_seen).collect::<Vec<_>>(), clip.image)
+            })
+            .map_err(clip_error)
+    }
+
+    /// The model's answer (T, 17, 3) to each window (T, 17, C), in normalised units.
+    fn run_windows(&self, inputs: &[Vec<f32>], flip: bool) -> Result<Vec<Vec<f32>>, Error> {
+        let channels = self.engine.channels();
+        if !flip {
+            return self.run_batch(inputs);
+        }
+        let mirrored = inputs.iter().map(|input| normalise::flip_input(input, channels));
+        let both: Vec<Vec<f32>> = inputs.iter().cloned().chain(mirrored).collect();
+        let mut outputs = self.run_batch(&both)?;
+        let of_mirrored = outputs.split_off(inputs.len());
+        for (output, of_mirrored) in outputs.iter_mut().zip(&of_mirrored) {
+            for (value, twin) in output.iter_mut().zip(normalise::flip_output(of_mirrored)) {
+                *value = (*value + twin) / 2.0;
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// One call of the engine, or several where the file fixes a smaller batch; a last one that is not full is padded.
+    fn run_batch(&self, inputs: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, Error> {
+        let batch = self.engine.batch().unwrap_or(inputs.len());
+        let mut outputs = Vec::with_capacity(inputs.len());
+        for inputs in inputs.chunks(batch.max(1)) {
+            let padding = std::iter::repeat_n(&inputs[0], batch - inputs.len());
+            let values: Vec<f32> = inputs.iter().chain(padding).flatten().copied().collect();
+            let answer = self.engine.run(&values, [batch, self.frames, JOINTS, self.engine.channels()])?;
+            outputs.extend(answer.chunks_exact(self.frames * POSE_VALUES).take(inputs.len()).map(<[f32]>::to_vec));
+        }
+        Ok(outputs)
+    }
+
+    /// From 2.5D to millimetres.
+    fn place(
+        &self,
+        clip: &KeypointClip,
+        pose25: Vec<Pose3>,
+        transforms: Vec<ImageTransform>,
+        intrinsics: Intrinsics,
+        scale: &Scale,
+    ) -> Result<LiftedClip, Error> {
+        let times_s = &clip.times_s;
+        let root_px = world::root_path_px(&pose25, &transforms, &clip.frames, times_s).map_err(clip_error)?;
+        let placed =
+            world::place_clip(&pose25, &transforms, &root_px, times_s, &intrinsics, scale).map_err(clip_error)?;
+        let world_from_camera = world::extrinsics_from_person(&placed.camera_mm, placed.height_m);
+        Ok(LiftedClip {
+            model: self.name.clone(),
+            image: clip.image,
+            times_s: times_s.clone(),
+            confidence: clip.frames.iter().map(|frame| frame.map(|keypoint| keypoint.confidence)).collect(),
+            pose25,
+            transforms,
+            root_px,
+            camera_mm: placed.camera_mm,
+            root_depth_mm: placed.root_depth_mm,
+            intrinsics,
+            world_from_camera,
+            scale_source: placed.scale_source,
+            height_m: placed.height_m,
+            bone_lengths_mm: placed.bone_lengths_mm,
+        })
+    }
+}
+
+/// Runs of frames with no pause longer than [`LONGEST_PAUSE_S`] between neighbours.
+fn uninterrupted(times_s: &[f64]) -> Vec<Range<usize>> {
+    let pauses = (1..times_s.len()).filter(|&t| times_s[t] - times_s[t - 1] > LONGEST_PAUSE_S);
+    let starts: Vec<usize> = std::iter::once(0).chain(pauses).collect();
+    let ends = starts.iter().skip(1).copied().chain([times_s.len()]);
+    starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+}
+
+/// A window's answer (T, 17, 3), root set to zero, and its box, in pixels: (T, [`MERGED_VALUES`]). Each window has its own
+/// box, so only pixels can be merged.
+fn in_pixels(output: &[f32], transform: &ImageTransform) -> Vec<f32> {
+    let half_size_px = transform.half_size_px;
+    let mut merged = Vec::with_capacity(output.len() / POSE_VALUES * MERGED_VALUES);
+    for pose in output.chunks_exact(POSE_VALUES) {
+        for (joint, xyz) in pose.chunks_exact(3).enumerate() {
+            merged.extend(xyz.iter().map(|value| if joint == ROOT { 0.0 } else { value * half_size_px }));
+        }
+        merged.extend([transform.centre_px[0], transform.centre_px[1], half_size_px]);
+    }
+    merged
+}
+
+/// 2.5D in the units of its frame's transform.
+fn split_merged(values: &[f32; MERGED_VALUES]) -> (Pose3, ImageTransform) {
+    let transform =
+        ImageTransform { centre_px: [values[POSE_VALUES], values[POSE_VALUES + 1]], half_size_px: values[POSE_VALUES + 2] };
+    let pose = std::array::from_fn(|j| std::array::from_fn(|k| values[3 * j + k] / transform.half_size_px));
+    (pose, transform)
+}
+
+fn clip_error(error: pose::Error) -> Error {
+    Error::Clip(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_cuts_the_clip() {
+        let ends = |times_s: &[f64]| uninterrupted(times_s).iter().map(|run| (run.start, run.end)).collect::<Vec<_>>();
+        assert_eq!(ends(&[0.0]), [(0, 1)]);
+        assert_eq!(ends(&[0.0, 0.5, 1.0]), [(0, 3)]);
+        assert_eq!(ends(&[0.0, 0.5, 1.6, 1.7, 9.0]), [(0, 2), (2, 4), (4, 5)]);
+    }
+}
