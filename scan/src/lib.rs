@@ -48,7 +48,7 @@ pub use arguments::{Dims, InputGrads, Inputs, OutputGrads};
 pub use element::Element;
 pub use error::Error;
 pub use form::Form;
-pub use parallel::{ParallelFor, Rayon, Serial};
+pub use parallel::{ParallelFor, Rayon, Serial, without_panics};
 
 /// The scan of every sequence, in the fastest form that this CPU has.
 ///

@@ -1,1 +1,94 @@
 //! The selective scan as an operator of ONNX Runtime, in process.
+//!
+//! [`operator_domain`] goes to `ort`'s `SessionBuilder::with_operators`. Once it is registered, ONNX Runtime takes the
+//! kernel for every `SelectiveScan` node, and ignores the function body that a model file may carry for plain runtimes.
+
+mod arguments;
+mod kernel;
+
+use std::marker::PhantomData;
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use half::f16;
+use ort::operator::{KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput, ShapeInferenceContext};
+use ort::value::{PrimitiveTensorElementType, Shape, SymbolicDimensions, TensorElementType, ValueType};
+use scan::{Element, schema};
+
+use crate::kernel::ScanKernel;
+
+/// The domain `poselift.ssm` with `SelectiveScan` for f32 and for f16, both on the CPU.
+///
+/// Call `ort::init_from` (or have ONNX Runtime loaded some other way) first.
+///
+/// # Errors
+/// ONNX Runtime refuses the registration.
+pub fn operator_domain() -> ort::Result<OperatorDomain> {
+    OperatorDomain::new(schema::DOMAIN)?.add(SelectiveScan::<f32>(PhantomData))?.add(SelectiveScan::<f16>(PhantomData))
+}
+
+/// The operator for one type of u, delta, B, C, z and y.
+struct SelectiveScan<T>(PhantomData<T>);
+
+impl<T: Element + PrimitiveTensorElementType + 'static> Operator for SelectiveScan<T> {
+    type Kernel<'attr> = ScanKernel<T>;
+
+    fn name(&self) -> &str {
+        schema::OP
+    }
+
+    fn versions(&self) -> RangeInclusive<u32> {
+        // ONNX Runtime reads the end as an i32.
+        1..=i32::MAX as u32
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        let (element, f32) = (T::into_tensor_element_type(), TensorElementType::Float32);
+        // u, delta, A, B, C, D, z, delta_bias, initial_state
+        let types = [element, element, f32, element, element, f32, element, f32, f32];
+        types.into_iter().enumerate().map(|(i, of)| if i < schema::REQUIRED_INPUTS { OperatorInput::required(of) } else { OperatorInput::optional(of) })
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(T::into_tensor_element_type()), OperatorOutput::optional(TensorElementType::Float32)]
+    }
+
+    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+        // ort panics where ONNX Runtime gives it no type; that must not reach C++.
+        catch_unwind(AssertUnwindSafe(|| infer_shape(context)))
+            .unwrap_or_else(|_| Err(ort::Error::new("SelectiveScan: the types of its inputs could not be read; check the model with onnx.checker")))
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<ScanKernel<T>> {
+        match context.get::<i64>(schema::DELTA_SOFTPLUS) {
+            None | Some(0) => Ok(ScanKernel::new(false)),
+            Some(1) => Ok(ScanKernel::new(true)),
+            Some(other) => Err(ort::Error::new(format!("SelectiveScan: the attribute {} must be 0 or 1, but is {other}", schema::DELTA_SOFTPLUS))),
+        }
+    }
+}
+
+/// y is shaped as u (S, L, D); last_state is (S, D, N), as u and A (D, N) say.
+fn infer_shape(context: &mut ShapeInferenceContext) -> ort::Result<()> {
+    let inputs = context.inputs();
+    let (Some(u), Some(a)) = (inputs.first(), inputs.get(2)) else {
+        return Ok(());
+    };
+    context.set_output(0, u)?;
+    let (ValueType::Tensor { shape: u_shape, dimension_symbols: u_symbols, .. }, ValueType::Tensor { shape: a_shape, dimension_symbols: a_symbols, .. }) =
+        (u, a)
+    else {
+        return Ok(());
+    };
+    if u_shape.len() != 3 || a_shape.len() != 2 || u_symbols.len() != 3 || a_symbols.len() != 2 {
+        return Ok(()); // an unknown rank, or a wrong one, which the kernel will name
+    }
+    let last_state = ValueType::Tensor {
+        ty: TensorElementType::Float32,
+        shape: Shape::new([u_shape[0], u_shape[2], a_shape[1]]),
+        dimension_symbols: SymbolicDimensions::new([u_symbols[0].clone(), u_symbols[2].clone(), a_symbols[1].clone()]),
+    };
+    // The node may have no second output; there is no way to ask.
+    let _ = context.set_output(1, &last_state);
+    Ok(())
+}

@@ -65,6 +65,14 @@ fn failing_threads_are_an_error() {
 }
 
 #[test]
+fn a_panic_in_a_task_is_an_error() {
+    let task = |index: usize| assert_ne!(index, 1, "a defect");
+    let result = scan::without_panics(&task, |task| Serial.run(3, task));
+    assert_eq!(result, Err(Error::Threads("a task panicked".to_owned())));
+    assert_eq!(scan::without_panics(&|_| (), |task| Serial.run(3, task)), Ok(()));
+}
+
+#[test]
 fn a_form_that_the_cpu_lacks_is_refused() {
     for form in Form::ALL {
         let result = form.forward(DIMS, &inputs(), &mut [0.0; 6], None, &Serial);

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
 use scan::oracle::Real;
-use scan::{Dims, Error, InputGrads, Inputs, OutputGrads, ParallelFor};
+use scan::{Dims, Error, InputGrads, Inputs, OutputGrads, ParallelFor, without_panics};
 
 use crate::shim;
 
@@ -75,21 +75,14 @@ unsafe extern "C" fn run_task(context: *const c_void, index: usize) {
 
 impl ParallelFor for TorchThreads {
     fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
-        // A panic must not unwind through OpenMP's frames.
-        let panicked = std::sync::atomic::AtomicBool::new(false);
-        let caught = |index: usize| {
-            if catch_unwind(AssertUnwindSafe(|| task(index))).is_err() {
-                panicked.store(true, std::sync::atomic::Ordering::Relaxed);
+        without_panics(task, |task| {
+            let context = Task(task);
+            // SAFETY: `run_task` reads `context` as the `Task` it is; the call returns only when every task is done.
+            match unsafe { shim::poselift_torch_parallel_for(count, run_task, (&raw const context).cast()) } {
+                0 => Ok(()),
+                _ => Err(Error::Threads(crate::Error::last().to_string())),
             }
-        };
-        let context = Task(&caught);
-        // SAFETY: `run_task` reads `context` as the `Task` it is; the call returns only when every task is done.
-        let status = unsafe { shim::poselift_torch_parallel_for(count, run_task, (&raw const context).cast()) };
-        match (status, panicked.into_inner()) {
-            (0, false) => Ok(()),
-            (0, true) => Err(Error::Threads("a task panicked".to_owned())),
-            _ => Err(Error::Threads(crate::Error::last().to_string())),
-        }
+        })
     }
 }
 

@@ -1,0 +1,154 @@
+//! Times every form: `cargo bench -p scan [-- WORD...]`, where words choose forms (naive, portable, AVX2, AVX-512).
+//!
+//! Milliseconds, the least of many runs, so that what else the machine does weighs little. L = 243, D = 256, N = 16, f32,
+//! with everything that a Mamba layer uses: D, z, delta_bias and softplus. "bare" is the scan alone, as in older tables.
+
+#![allow(clippy::print_stdout, reason = "a program that prints a table")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use scan::{Dims, Form, InputGrads, Inputs, OutputGrads, ParallelFor, Rayon, Serial, oracle};
+
+/// A machine's minute is enough for the whole table.
+const BUDGET: Duration = Duration::from_millis(1200);
+
+/// Values in 0..1 from a small generator.
+struct Random(u64);
+
+impl Random {
+    fn unit(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    fn around(&mut self, count: usize, scale: f32) -> Vec<f32> {
+        (0..count).map(|_| (self.unit() * 2.0 - 1.0) * scale).collect()
+    }
+}
+
+struct Data {
+    dims: Dims,
+    u: Vec<f32>,
+    delta: Vec<f32>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+    d: Vec<f32>,
+    z: Vec<f32>,
+    bias: Vec<f32>,
+    state: Vec<f32>,
+}
+
+impl Data {
+    fn new(sequences: usize, frames: usize) -> Self {
+        let (channels, states) = (256, 16);
+        let random = &mut Random(1);
+        let (x, s) = (sequences * frames * channels, sequences * frames * states);
+        Self {
+            dims: Dims { sequences, frames, channels, states },
+            u: random.around(x, 2.0),
+            // 0.001..2, as after softplus
+            delta: (0..x).map(|_| 0.001 * 2000f32.powf(random.unit())).collect(),
+            a: (0..channels * states).map(|i| -((i % states + 1) as f32) * (0.8 + 0.4 * random.unit())).collect(),
+            b: random.around(s, 1.0),
+            c: random.around(s, 1.0),
+            d: random.around(channels, 1.0),
+            z: random.around(x, 2.0),
+            bias: random.around(channels, 1.0),
+            state: random.around(sequences * channels * states, 1.0),
+        }
+    }
+
+    fn bare(&self) -> Inputs<'_> {
+        Inputs { u: &self.u, delta: &self.delta, a: &self.a, b: &self.b, c: &self.c, d: Some(&self.d), ..Inputs::default() }
+    }
+
+    fn full(&self) -> Inputs<'_> {
+        Inputs { z: Some(&self.z), delta_bias: Some(&self.bias), delta_softplus: true, ..self.bare() }
+    }
+}
+
+/// The least time of `run`, in milliseconds.
+fn least_ms(mut run: impl FnMut()) -> f64 {
+    run();
+    let start = Instant::now();
+    let mut least = f64::INFINITY;
+    while start.elapsed() < BUDGET {
+        let once = Instant::now();
+        run();
+        least = least.min(once.elapsed().as_secs_f64() * 1e3);
+    }
+    least
+}
+
+/// `None` stands for the naive oracle.
+fn row(form: Option<Form>, sequences: usize, threads: &dyn ParallelFor) -> [f64; 4] {
+    let data = Data::new(sequences, 243);
+    let mut y = vec![0f32; data.u.len()];
+    let mut forward = |inputs: &Inputs<'_>| {
+        least_ms(|| {
+            match form {
+                Some(form) => form.forward(data.dims, inputs, &mut y, None, threads).expect("forward"),
+                None => oracle::forward(data.dims, inputs, &mut y, None).expect("forward"),
+            }
+            black_box(&mut y);
+        })
+    };
+    let (bare, full) = (forward(&data.bare()), forward(&data.full()));
+
+    let grad_y = Random(2).around(data.u.len(), 1.0);
+    let like = |values: &Vec<f32>| vec![0f32; values.len()];
+    let (mut u, mut delta, mut z) = (like(&data.u), like(&data.delta), like(&data.z));
+    let (mut a, mut b, mut c, mut d, mut bias) = (like(&data.a), like(&data.b), like(&data.c), like(&data.d), like(&data.bias));
+    let backward = least_ms(|| {
+        let from = OutputGrads { y: &grad_y, last_state: None };
+        let mut to = InputGrads {
+            u: &mut u,
+            delta: &mut delta,
+            a: &mut a,
+            b: &mut b,
+            c: &mut c,
+            d: Some(&mut d),
+            z: Some(&mut z),
+            delta_bias: Some(&mut bias),
+            initial_state: None,
+        };
+        match form {
+            Some(form) => form.backward(data.dims, &data.full(), &from, &mut to, threads).expect("backward"),
+            None => oracle::backward(data.dims, &data.full(), &from, &mut to).expect("backward"),
+        }
+        black_box(&mut to);
+    });
+
+    let one = Data::new(sequences, 1);
+    let inputs = Inputs { initial_state: Some(&one.state), ..one.full() };
+    let (mut y, mut last) = (like(&one.u), like(&one.state));
+    let step = least_ms(|| {
+        match form {
+            Some(form) => form.forward(one.dims, &inputs, &mut y, Some(&mut last), threads).expect("a step"),
+            None => oracle::forward(one.dims, &inputs, &mut y, Some(&mut last)).expect("a step"),
+        }
+        black_box((&mut y, &mut last));
+    });
+    [bare, full, backward, step]
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.eq_ignore_ascii_case(word));
+    println!("{:<10} {:>4} {:>8} {:>10} {:>10} {:>10} {:>10}", "form", "S", "threads", "bare", "forward", "backward", "step");
+    for sequences in [17, 136] {
+        let print = |name: &str, threads: usize, [bare, full, backward, step]: [f64; 4]| {
+            println!("{name:<10} {sequences:>4} {threads:>8} {bare:>10.2} {full:>10.2} {backward:>10.2} {step:>10.4}");
+        };
+        if chosen("naive") {
+            print("naive", 1, row(None, sequences, &Serial));
+        }
+        for form in Form::ALL.into_iter().filter(|form| form.is_available() && chosen(form.name())) {
+            print(form.name(), 1, row(Some(form), sequences, &Serial));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool of two threads");
+            print(form.name(), 2, pool.install(|| row(Some(form), sequences, &Rayon)));
+        }
+    }
+}
