@@ -136,7 +136,11 @@ impl LiftedClip {
         Ok(())
     }
 
-    fn arrays(&self) -> Result<Vec<(&'static str, Value)>, Error> {
+    /// The arrays of [`Self::write_npz`], for callers that add their own.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a clip whose fields differ in length.
+    pub fn arrays(&self) -> Result<Vec<(&'static str, Value)>, Error> {
         let frames = self.len();
         let array = |shape: &[usize], data: Data| Tensor::new(shape, data).map(Value::Tensor);
         let f32s = |shape: &[usize], values: Vec<f32>| array(shape, Data::F32(values));

@@ -64,7 +64,7 @@ impl FromStr for Device {
 pub struct EngineOptions {
     /// Where it runs. A device that cannot be used is an error, never a silent fallback.
     pub device: Device,
-    /// Threads within one operation; 0 takes as many as this process has processors.
+    /// Threads within one operation, up to 1024; 0 takes as many as this process has processors.
     pub threads: usize,
     /// Whether the selective scan runs as our operator (fast) or as the function of standard ONNX operators that the file
     /// carries (slow: for checking a file, or the operator).
@@ -271,26 +271,33 @@ impl Engine {
     }
 }
 
+/// More threads than this help nobody, and might not start at all.
+const MAX_THREADS: usize = 1024;
+
 /// The number of threads to ask for: ONNX Runtime's own default would also pin them to processors.
 fn threads(asked: usize) -> usize {
     match asked {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
-        n => n,
+        n => n.min(MAX_THREADS),
     }
 }
 
 /// The file is there and has content: said here, because ONNX Runtime's words for it are less clear.
 fn check_readable(path: &Path) -> Result<(), Error> {
     let unreadable = |source| Error::ModelFile { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let about = file.metadata().map_err(unreadable)?;
+    let not_onnx = |reason: &str| Err(Error::NotOnnx { path: path.to_owned(), reason: reason.into() });
+    let about = std::fs::metadata(path).map_err(unreadable)?;
     if about.is_dir() {
-        return Err(Error::NotOnnx { path: path.to_owned(), reason: "it is a folder".into() });
+        return not_onnx("it is a folder");
+    }
+    // A pipe, say: opening it would wait for someone who writes to it.
+    if !about.is_file() {
+        return not_onnx("it is no regular file");
     }
     if about.len() == 0 {
-        return Err(Error::NotOnnx { path: path.to_owned(), reason: "it is empty".into() });
+        return not_onnx("it is empty");
     }
-    Ok(())
+    std::fs::File::open(path).map(drop).map_err(unreadable)
 }
 
 fn on_device(builder: SessionBuilder, device: Device) -> Result<SessionBuilder, Error> {

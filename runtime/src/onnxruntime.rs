@@ -141,7 +141,7 @@ fn named_library(path: &Path) -> Result<PathBuf, Error> {
     if path.is_dir() {
         return library_in(path).ok_or_else(|| Error::LibraryNotThere { path: path.to_owned() });
     }
-    if !path.exists() {
+    if !path.is_file() {
         return Err(Error::LibraryNotThere { path: path.to_owned() });
     }
     // `ort` would look for a relative path beside the executable first.

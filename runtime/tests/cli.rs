@@ -28,6 +28,7 @@ fn refused(assert: Assert, expected: &[&str]) {
     for expected in expected {
         assert!(message.contains(expected), "{message} lacks {expected}");
     }
+    assert!(message.matches("os error").count() <= 1, "said twice: {message}");
     assert!(output.stdout.is_empty());
 }
 

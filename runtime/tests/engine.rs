@@ -136,6 +136,12 @@ fn files_that_are_no_onnx_are_refused() {
         let message = refusal(Engine::open(&path, &EngineOptions::default()));
         assert!(message.contains(expected) && message.contains(&path.display().to_string()), "{message}");
     }
+    #[cfg(unix)]
+    {
+        let pipe = folder.path().join("pipe.onnx");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(refusal(Engine::open(&pipe, &EngineOptions::default())).contains("it is no regular file"));
+    }
     let unknown = Graph::default().input("x", FLOAT, &[-1, -1, 17, 3]).node("Levitate", &["x"], "y").output("y", FLOAT, &[-1, -1, 17, 3]);
     assert!(refusal(open(unknown)).contains("Levitate"));
 }
