@@ -74,6 +74,10 @@ fn infer_shape(context: &mut ShapeInferenceContext) -> ort::Result<()> {
     let (Some(u), Some(a)) = (inputs.first(), inputs.get(2)) else {
         return Ok(());
     };
+    let unknown = |shape: &Shape, symbols: &SymbolicDimensions| shape.iter().zip(symbols.iter()).any(|(&size, symbol)| size < 0 && symbol.is_empty());
+    if [u, a].iter().any(|value| matches!(value, ValueType::Tensor { shape, dimension_symbols, .. } if unknown(shape, dimension_symbols))) {
+        return Ok(()); // ONNX Runtime would take a size without a name for the number -1
+    }
     context.set_output(0, u)?;
     let (ValueType::Tensor { shape: u_shape, dimension_symbols: u_symbols, .. }, ValueType::Tensor { shape: a_shape, dimension_symbols: a_symbols, .. }) =
         (u, a)
