@@ -4,7 +4,7 @@ use crate::aside::plain_file_length;
 use crate::error::{Error, Result, refuse};
 use std::{
     fs::File,
-    io::{BufReader, Read, Seek, Write},
+    io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 use zip::{CompressionMethod, ZipArchive, ZipWriter, result::ZipError, write::SimpleFileOptions};
@@ -63,25 +63,104 @@ impl Archive {
     }
 }
 
-/// Adds an uncompressed member whose data begins at a multiple of 64 bytes, so that it can be mapped.
-pub(crate) fn store<W: Write + Seek>(
-    zip: &mut ZipWriter<W>,
-    name: &str,
-    length: usize,
-    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    let options = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Stored)
-        .with_alignment(64)
-        .large_file(length as u64 >= u64::from(u32::MAX)); // zip64 sizes
-    zip.start_file(name, options).map_err(write_error)?;
-    fill(zip).map_err(|source| write_error(source.into()))
+/// A zip archive as it is written.
+pub(crate) struct Writer<'o> {
+    zip: ZipWriter<Latch<&'o mut BufWriter<File>>>,
+}
+
+impl<'o> Writer<'o> {
+    pub fn new(out: &'o mut BufWriter<File>) -> Self {
+        Self { zip: ZipWriter::new(Latch { inner: out, position: 0, length: 0, failure: None }) }
+    }
+
+    /// Adds an uncompressed member whose data begins at a multiple of 64 bytes, so that it can be mapped.
+    pub fn store(&mut self, name: &str, length: usize, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .with_alignment(64)
+            .large_file(length as u64 >= u64::from(u32::MAX) - 4096); // zip64 sizes, with room for a header
+        self.zip.start_file(name, options).map_err(write_error)?;
+        fill(&mut self.zip).map_err(|source| write_error(source.into()))
+    }
+
+    /// Writes the directory; only now is it known whether everything before was written.
+    pub fn finish(self) -> Result<()> {
+        let latch = self.zip.finish().map_err(write_error)?;
+        latch.failure.map_or(Ok(()), |source| Err(write_error(source.into())))
+    }
 }
 
 /// An error of writing, to be named by [`crate::write_aside`].
-pub(crate) fn write_error(error: ZipError) -> Error {
+fn write_error(error: ZipError) -> Error {
     match error {
         ZipError::Io(source) => Error::io("write", Path::new(""), source),
         other => Error::content(format!("cannot be written as a zip archive: {other}")),
+    }
+}
+
+/// Keeps the first error and then swallows everything. A [`ZipWriter`] that is dropped after an error tries to finish its
+/// archive and, failing again, prints to the standard error of whatever program this is.
+struct Latch<W> {
+    inner: W,
+    position: u64,
+    /// Bytes written or pretended.
+    length: u64,
+    failure: Option<std::io::Error>,
+}
+
+impl<W> Latch<W> {
+    fn keep<T>(&mut self, result: std::io::Result<T>, otherwise: T) -> std::io::Result<T> {
+        match result {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                self.failure = Some(error);
+                Ok(otherwise)
+            }
+            ok => ok,
+        }
+    }
+}
+
+impl<W: Write> Write for Latch<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = match self.failure {
+            None => {
+                let result = self.inner.write(bytes);
+                self.keep(result, bytes.len())?
+            }
+            Some(_) => bytes.len(),
+        };
+        self.position += written as u64;
+        self.length = self.length.max(self.position);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self.failure {
+            None => {
+                let result = self.inner.flush();
+                self.keep(result, ())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl<W: Seek> Seek for Latch<W> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        let Some(target) = target else { return Err(std::io::ErrorKind::InvalidInput.into()) };
+        self.position = match self.failure {
+            None if target != self.position => {
+                let result = self.inner.seek(SeekFrom::Start(target));
+                self.keep(result, target)?
+            }
+            _ => target,
+        };
+        Ok(target)
     }
 }

@@ -1,17 +1,12 @@
 //! numpy's `.npz`: named arrays in a zip archive, compressed or not.
 
-use crate::archive::{Archive, store, write_error};
+use crate::archive::{Archive, Writer};
 use crate::aside::{plain_file_length, write_aside};
 use crate::error::{Error, Result, refuse};
 use crate::npy;
 use crate::tensor::{Data, Tensor};
 use crate::value::Value;
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{Read, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 /// Deflate reaches 1000:1 on constant arrays; more than this much of a file is not such arrays.
 const UNPACK_RATIO: u64 = 64;
@@ -100,16 +95,16 @@ enum Member<'v> {
 
 fn write_members<'v>(path: &Path, members: impl Iterator<Item = (&'v str, Member<'v>)>) -> Result<()> {
     write_aside(path, |out| {
-        let mut zip = zip::ZipWriter::new(out);
+        let mut zip = Writer::new(out);
         for (name, member) in members {
             let name = format!("{name}.npy");
             match member {
-                Member::Tensor(tensor) => store(&mut zip, &name, tensor.len() * tensor.dtype().size(), |out| npy::to_writer(out, tensor))?,
-                Member::Scalar(tensor) => store(&mut zip, &name, 8, |out| npy::to_writer(out, &tensor))?,
-                Member::Text(text) => store(&mut zip, &name, text.len() * 4, |out| npy::text_to_writer(out, text))?,
+                Member::Tensor(tensor) => zip.store(&name, tensor.len() * tensor.dtype().size(), |out| npy::to_writer(out, tensor))?,
+                Member::Scalar(tensor) => zip.store(&name, 8, |out| npy::to_writer(out, &tensor))?,
+                Member::Text(text) => zip.store(&name, text.len() * 4, |out| npy::text_to_writer(out, text))?,
             }
         }
-        zip.finish().map_err(write_error)?.flush().map_err(|source| Error::io("write", path, source))
+        zip.finish()
     })
 }
 

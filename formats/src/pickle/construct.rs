@@ -158,10 +158,10 @@ impl<'a> Machine<'a> {
 
     /// `text.encode(encoding)`: how protocols 0 to 2 spell bytes.
     fn encode(&mut self, text: Id, encoding: Option<Id>) -> Result<Node<'a>> {
-        let encoding = encoding.and_then(|id| self.text(id)).unwrap_or("utf-8").to_ascii_lowercase();
+        let encoding: String = encoding.and_then(|id| self.text(id)).unwrap_or("utf-8").chars().take(16).collect();
         let Some(text) = self.text(text) else { refuse!("the pickle is malformed: it encodes something that is no text") };
         let size = text.len();
-        let bytes = match encoding.as_str() {
+        let bytes = match encoding.to_ascii_lowercase().as_str() {
             "latin1" | "latin-1" | "iso-8859-1" => text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect::<Option<Vec<u8>>>(),
             "utf-8" | "utf8" => Some(text.as_bytes().to_vec()),
             "ascii" => text.is_ascii().then(|| text.as_bytes().to_vec()),

@@ -573,11 +573,11 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The text of a string node.
+    /// The text of a string node; a Python 2 string only if it is short, since it is looked through at each call.
     pub(super) fn text(&self, id: Id) -> Option<&str> {
         match self.node(id) {
             Node::Str(text) => Some(text),
-            Node::ByteString(bytes) => std::str::from_utf8(bytes).ok(),
+            Node::ByteString(bytes) if bytes.len() <= 4096 => std::str::from_utf8(bytes).ok(),
             _ => None,
         }
     }

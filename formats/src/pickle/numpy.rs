@@ -188,20 +188,12 @@ pub(crate) fn from_bytes(item: ItemType, bytes: &[u8], shape: &[usize], strides:
     Ok(nest(items, shape))
 }
 
-/// The array of these items, which are in the file's order.
-pub(super) fn from_items(items: Vec<Value>, shape: &[usize], strides: &[usize]) -> Result<Value> {
+/// The array of these objects. numpy pickles them in row-major order even where the array itself is in Fortran order.
+pub(super) fn from_items(items: Vec<Value>, shape: &[usize]) -> Result<Value> {
     if element_count(shape) != Some(items.len()) {
         refuse!("an array of shape {shape:?} has {} objects", items.len());
     }
-    if strides == strided::row_major(shape) {
-        return Ok(nest(items, shape));
-    }
-    // the order of the items is that of their numbers
-    let numbers: Vec<u8> = (0..items.len() as u64).flat_map(u64::to_le_bytes).collect();
-    let order = strided::gather(&numbers, 8, 0, shape, strides)?;
-    let mut items: Vec<Option<Value>> = items.into_iter().map(Some).collect();
-    let ordered = words::<8>(&order, false).filter_map(|number| items.get_mut(u64::from_le_bytes(number) as usize)?.take()).collect();
-    Ok(nest(ordered, shape))
+    Ok(nest(items, shape))
 }
 
 /// Lists of lists of `shape`: the item itself for no axes. `items` has as many as the shape says; none makes one empty list.

@@ -234,7 +234,7 @@ impl<'a> Builder<'a, '_> {
         let value = match &self.nodes[data.index()] {
             Node::Bytes(bytes) | Node::ByteString(bytes) => numpy::from_bytes(array.item, bytes, &array.shape, &array.strides)?,
             _ => match self.value(data)? {
-                Value::List(items) => numpy::from_items(items, &array.shape, &array.strides)?,
+                Value::List(items) => numpy::from_items(items, &array.shape)?,
                 _ => refuse!("the pickle is malformed: the data of a numpy array"),
             },
         };

@@ -1,6 +1,6 @@
 //! Writing: a pickle of protocol 2 from the opcodes that `weights_only=True` knows, and one member for each tensor.
 
-use crate::archive::{store, write_error};
+use crate::archive::Writer;
 use crate::error::{Error, Result, refuse};
 use crate::strided::row_major;
 use crate::tensor::{DType, Tensor};
@@ -15,16 +15,15 @@ pub(super) fn write(out: &mut BufWriter<File>, value: &Value) -> Result<()> {
     pickle.value(value)?;
     pickle.bytes.push(b'.');
 
-    let mut zip = zip::ZipWriter::new(out);
-    store(&mut zip, &format!("{FOLDER}/data.pkl"), pickle.bytes.len(), |out| out.write_all(&pickle.bytes))?;
-    store(&mut zip, &format!("{FOLDER}/byteorder"), 6, |out| out.write_all(b"little"))?;
+    let mut zip = Writer::new(out);
+    zip.store(&format!("{FOLDER}/data.pkl"), pickle.bytes.len(), |out| out.write_all(&pickle.bytes))?;
+    zip.store(&format!("{FOLDER}/byteorder"), 6, |out| out.write_all(b"little"))?;
     for (key, tensor) in pickle.tensors.iter().enumerate() {
         let bytes = tensor.len() * tensor.dtype().size();
-        store(&mut zip, &format!("{FOLDER}/data/{key}"), bytes, |out| tensor.data.write_le(out))?;
+        zip.store(&format!("{FOLDER}/data/{key}"), bytes, |out| tensor.data.write_le(out))?;
     }
-    store(&mut zip, &format!("{FOLDER}/version"), 2, |out| out.write_all(b"3\n"))?;
-    zip.finish().map_err(write_error)?;
-    Ok(())
+    zip.store(&format!("{FOLDER}/version"), 2, |out| out.write_all(b"3\n"))?;
+    zip.finish()
 }
 
 /// The pickle as it grows, and the tensors in the order of their storage keys.
