@@ -18,7 +18,7 @@
 use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
-use crate::forward::{transpose_in, transpose_out};
+use crate::forward::{per_channel, transpose_in, transpose_out};
 use crate::lanes::{Lanes, sigmoid, softplus};
 use crate::scratch::{self, Area, Carve};
 use crate::shared::SharedMut;
@@ -155,12 +155,22 @@ pub(crate) fn with_call<R>(
     })
 }
 
-/// Runs one task.
+impl Call<'_> {
+    /// Values of scratch memory that a task needs, with vectors of `width` lanes.
+    pub(crate) fn scratch(&self, width: usize) -> usize {
+        let Layout { padded, chunk, chunks, .. } = self.layout;
+        let tile = self.dims.states * width;
+        chunks.max(1) * self.dims.states * padded + (4 * chunk + 1) * tile + chunk * width
+    }
+}
+
+/// Runs one task in `memory`. No closures, see [`crate::forward::run`].
 #[inline(always)]
-pub(crate) fn run<L: Lanes>(lanes: L, call: &Call<'_>, group: usize) {
-    match call.dims.states {
-        16 => run_group::<L, 16>(lanes, call, group),
-        _ => run_group::<L, 0>(lanes, call, group),
+pub(crate) fn run<L: Lanes>(lanes: L, call: &Call<'_>, group: usize, memory: &mut [f32]) {
+    if call.dims.states == 16 {
+        run_group::<L, 16>(lanes, call, group, memory);
+    } else {
+        run_group::<L, 0>(lanes, call, group, memory);
     }
 }
 
@@ -187,7 +197,7 @@ struct Work<'a> {
 
 /// One group of sequences. `FIXED` is N where it is known, else 0.
 #[inline(always)]
-fn run_group<L: Lanes, const FIXED: usize>(lanes: L, call: &Call<'_>, group: usize) {
+fn run_group<L: Lanes, const FIXED: usize>(lanes: L, call: &Call<'_>, group: usize, memory: &mut [f32]) {
     let Dims { sequences, channels, .. } = call.dims;
     let states = if FIXED > 0 { FIXED } else { call.dims.states };
     let Layout { padded, chunk, chunks, .. } = call.layout;
@@ -196,34 +206,31 @@ fn run_group<L: Lanes, const FIXED: usize>(lanes: L, call: &Call<'_>, group: usi
     let mut sums = Carve(unsafe { call.partials.part(group * partial..(group + 1) * partial) });
     sums.0.fill(0.0);
     let tile = states * L::WIDTH;
-    let length = (chunks.saturating_sub(1) + 1) * states * padded + (4 * chunk + 1) * tile + chunk * L::WIDTH;
-    scratch::with(Area::Task, length, |memory| {
-        let mut memory = Carve(memory);
-        let mut work = Work {
-            starts: memory.take(chunks.saturating_sub(1) * states * padded),
-            carry: memory.take(states * padded),
-            grad_a: sums.take(states * padded),
-            grad_d: sums.take(padded),
-            grad_bias: sums.take(padded),
-            h: memory.take((chunk + 1) * tile),
-            decay: memory.take(chunk * tile),
-            ungated: memory.take(chunk * L::WIDTH),
-            grad_b: memory.take(chunk * tile),
-            grad_c: memory.take(chunk * tile),
-        };
-        for sequence in call.layout.group(sequences, group) {
-            let task = Task::<L, FIXED> { lanes, call, sequence };
-            for start in (0..channels).step_by(L::WIDTH) {
-                task.begin(&mut work, start..channels.min(start + L::WIDTH));
-            }
-            for index in (0..chunks).rev() {
-                task.chunk(&mut work, index);
-            }
-            for start in (0..channels).step_by(L::WIDTH) {
-                task.end(&mut work, start..channels.min(start + L::WIDTH));
-            }
+    let mut memory = Carve(memory);
+    let mut work = Work {
+        starts: memory.take(chunks.saturating_sub(1) * states * padded),
+        carry: memory.take(states * padded),
+        grad_a: sums.take(states * padded),
+        grad_d: sums.take(padded),
+        grad_bias: sums.take(padded),
+        h: memory.take((chunk + 1) * tile),
+        decay: memory.take(chunk * tile),
+        ungated: memory.take(chunk * L::WIDTH),
+        grad_b: memory.take(chunk * tile),
+        grad_c: memory.take(chunk * tile),
+    };
+    for sequence in call.layout.group(sequences, group) {
+        let task = Task::<L, FIXED> { lanes, call, sequence };
+        for block in (0..channels).step_by(L::WIDTH) {
+            task.begin(&mut work, block..channels.min(block + L::WIDTH));
         }
-    });
+        for index in (0..chunks).rev() {
+            task.chunk(&mut work, index);
+        }
+        for block in (0..channels).step_by(L::WIDTH) {
+            task.end(&mut work, block..channels.min(block + L::WIDTH));
+        }
+    }
 }
 
 /// One sequence of a call.
@@ -260,12 +267,6 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
         (raw, if self.call.inputs.delta_softplus { softplus(self.lanes, raw) } else { raw })
     }
 
-    /// The block's part of a (D) input, 0 where that is absent.
-    #[inline(always)]
-    fn per_channel(&self, values: Option<&[f32]>, block: &Range<usize>) -> L::F {
-        values.map_or(self.lanes.splat(0.0), |values| self.lanes.load_up_to(&values[block.clone()]))
-    }
-
     /// Row `n` of the block in something of shape (N, padded).
     #[inline(always)]
     fn row(&self, n: usize, block: &Range<usize>) -> Range<usize> {
@@ -297,7 +298,7 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
     fn begin(&self, work: &mut Work<'_>, block: Range<usize>) {
         let (lanes, states) = (self.lanes, self.states());
         let Layout { padded, chunk, chunks, .. } = self.call.layout;
-        let bias = self.per_channel(self.call.inputs.delta_bias, &block);
+        let bias = per_channel(self.lanes, self.call.inputs.delta_bias, &block);
         let h = &mut work.h[..states * L::WIDTH];
         self.initial_state(&block, h);
         for t in 0..chunks.saturating_sub(1) * chunk {
@@ -378,7 +379,7 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
                 work.h[self.vector(0, n)].copy_from_slice(&start[self.row(n, block)]);
             }
         }
-        let (skip, bias) = (self.per_channel(inputs.d, block), self.per_channel(inputs.delta_bias, block));
+        let (skip, bias) = (per_channel(self.lanes, inputs.d, block), per_channel(self.lanes, inputs.delta_bias, block));
         for (i, t) in time.clone().enumerate() {
             let at = self.channels_at(t, block);
             let (_, delta) = self.delta(at.clone(), bias);
@@ -404,7 +405,7 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
     fn walk_back(&self, work: &mut Work<'_>, time: &Range<usize>, block: &Range<usize>) {
         let (lanes, states, inputs, grads) = (self.lanes, self.states(), self.call.inputs, &self.call.grads);
         let (zero, one) = (lanes.splat(0.0), lanes.splat(1.0));
-        let (skip, bias) = (self.per_channel(inputs.d, block), self.per_channel(inputs.delta_bias, block));
+        let (skip, bias) = (per_channel(self.lanes, inputs.d, block), per_channel(self.lanes, inputs.delta_bias, block));
         let mut grad_d = lanes.load(&work.grad_d[block.start..]);
         let mut grad_bias = lanes.load(&work.grad_bias[block.start..]);
         for (i, t) in time.clone().enumerate().rev() {

@@ -3,6 +3,7 @@ use crate::element::Element;
 use crate::forms::{Kernels, portable::Portable};
 #[cfg(target_arch = "x86_64")]
 use crate::forms::{avx2::Avx2, avx512::Avx512};
+use crate::scratch::{self, Area};
 use crate::{Dims, Error, InputGrads, Inputs, OutputGrads, ParallelFor, backward, forward};
 
 /// The instruction set that a scan runs on.
@@ -88,7 +89,8 @@ impl Form {
         check_forward(dims, inputs, y, last_state.as_deref())?;
         with_kernels!(self, kernels => {
             let call = forward::Call::new(dims, inputs, y, last_state, kernels.width());
-            threads.run(call.tasks(), &|task| kernels.forward(&call, task))
+            let scratch = call.scratch(kernels.width());
+            threads.run(call.tasks(), &|task| scratch::with(Area::Task, scratch, |memory| kernels.forward(&call, task, memory)))
         })
     }
 
@@ -107,7 +109,8 @@ impl Form {
         check_backward(dims, inputs, output_grads, input_grads)?;
         with_kernels!(self, kernels => {
             backward::with_call(dims, inputs, output_grads, input_grads, kernels.width(), |call, tasks| {
-                threads.run(tasks, &|task| kernels.backward(call, task))
+                let scratch = call.scratch(kernels.width());
+                threads.run(tasks, &|task| scratch::with(Area::Task, scratch, |memory| kernels.backward(call, task, memory)))
             })
         })
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::element::Element;
 use crate::lanes::{Lanes, sigmoid, softplus};
-use crate::scratch::{self, Area, Carve};
+use crate::scratch::Carve;
 use crate::shared::SharedMut;
 use crate::{Dims, Inputs};
 
@@ -36,43 +36,61 @@ impl<'a, T: Element> Call<'a, T> {
     pub(crate) fn tasks(&self) -> usize {
         self.blocks * self.dims.sequences.div_ceil(self.group)
     }
+
+    /// Values of scratch memory that a task needs, with vectors of `width` lanes.
+    pub(crate) fn scratch(&self, width: usize) -> usize {
+        self.dims.states * (2 * width + 2)
+    }
 }
 
-/// Runs one task.
+/// Runs one task in `memory`.
+///
+/// Here and in everything that it calls: functions inlined by force and no closures, because only what becomes part of a
+/// form's own function is compiled for the form's instructions.
 #[inline(always)]
-pub(crate) fn run<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, task: usize) {
+pub(crate) fn run<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, task: usize, memory: &mut [f32]) {
     let Dims { sequences, channels, states, .. } = call.dims;
     let start = (task % call.blocks) * L::WIDTH;
     let block = start..channels.min(start + L::WIDTH);
     let first = (task / call.blocks) * call.group;
-    let group = first..sequences.min(first + call.group);
-    scratch::with(Area::Task, states * (2 * L::WIDTH + 2), |memory| {
-        let mut memory = Carve(memory);
-        let (a, h) = (memory.take(states * L::WIDTH), memory.take(states * L::WIDTH));
-        let (b, c) = (memory.take(states), memory.take(states));
-        transpose_in::<L>(call.inputs.a, &block, states, LOG2_E, a);
-        let mut work = Work { a, b, c };
-        for sequence in group {
-            match call.inputs.initial_state {
-                Some(initial) => transpose_in::<L>(&initial[sequence * channels * states..], &block, states, 1.0, h),
-                None => h.fill(0.0),
-            }
-            if states == 16 {
-                let mut state = Registers([lanes.splat(0.0); 16]);
-                (0..16).for_each(|n| state.set(lanes, n, lanes.load(&h[n * L::WIDTH..])));
-                frames::<L, T, 16>(lanes, call, sequence, &block, &mut work, &mut state);
-                (0..16).for_each(|n| lanes.store(state.get(lanes, n), &mut h[n * L::WIDTH..]));
-            } else {
-                frames::<L, T, 0>(lanes, call, sequence, &block, &mut work, &mut Memory(h));
-            }
-            if let Some(last_state) = &call.last_state {
-                let at = sequence * channels + block.start;
-                // SAFETY: these channels of this sequence belong to this task alone.
-                let last = unsafe { last_state.part(at * states..(at + block.len()) * states) };
-                transpose_out::<L>(h, states, last);
-            }
+    let mut memory = Carve(memory);
+    let (a, h) = (memory.take(states * L::WIDTH), memory.take(states * L::WIDTH));
+    let (b, c) = (memory.take(states), memory.take(states));
+    transpose_in::<L>(call.inputs.a, &block, states, LOG2_E, a);
+    let mut work = Work { a, b, c };
+    for sequence in first..sequences.min(first + call.group) {
+        match call.inputs.initial_state {
+            Some(initial) => transpose_in::<L>(&initial[sequence * channels * states..], &block, states, 1.0, h),
+            None => h.fill(0.0),
         }
-    });
+        if states == 16 {
+            let mut state = Registers([lanes.splat(0.0); 16]);
+            for n in 0..16 {
+                state.set(lanes, n, lanes.load(&h[n * L::WIDTH..]));
+            }
+            frames::<L, T, 16>(lanes, call, sequence, &block, &mut work, &mut state);
+            for n in 0..16 {
+                lanes.store(state.get(lanes, n), &mut h[n * L::WIDTH..]);
+            }
+        } else {
+            frames::<L, T, 0>(lanes, call, sequence, &block, &mut work, &mut Memory(h));
+        }
+        if let Some(last_state) = &call.last_state {
+            let at = sequence * channels + block.start;
+            // SAFETY: these channels of this sequence belong to this task alone.
+            let last = unsafe { last_state.part(at * states..(at + block.len()) * states) };
+            transpose_out::<L>(h, states, last);
+        }
+    }
+}
+
+/// The block's part of a (D) input, 0 where that is absent.
+#[inline(always)]
+pub(crate) fn per_channel<L: Lanes>(lanes: L, values: Option<&[f32]>, block: &Range<usize>) -> L::F {
+    match values {
+        Some(values) => lanes.load_up_to(&values[block.start..block.end]),
+        None => lanes.splat(0.0),
+    }
 }
 
 /// Rows of `from` (D, N), those of `block`, times `scale`, into columns of `to` (N, WIDTH); missing columns are 0.
@@ -159,8 +177,7 @@ fn frames<L: Lanes, T: Element, const FIXED: usize>(
     let Dims { frames, channels, .. } = call.dims;
     let states = if FIXED > 0 { FIXED } else { call.dims.states };
     let inputs = call.inputs;
-    let per_channel = |values: Option<&[f32]>| values.map_or(lanes.splat(0.0), |values| lanes.load_up_to(&values[block.clone()]));
-    let (skip, bias) = (per_channel(inputs.d), per_channel(inputs.delta_bias));
+    let (skip, bias) = (per_channel(lanes, inputs.d, block), per_channel(lanes, inputs.delta_bias, block));
     let a = &work.a[..states * L::WIDTH];
     for t in 0..frames {
         let frame = sequence * frames + t;

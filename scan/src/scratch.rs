@@ -22,6 +22,10 @@ pub(crate) enum Area {
 }
 
 /// Runs `work` on `length` values aligned to a cache line. They hold whatever an earlier use left: write before reading.
+///
+/// Always inlined: a vector form's closure must end up inside the function that is compiled for that form's instructions, or
+/// every intrinsic in it becomes a call.
+#[inline(always)]
 pub(crate) fn with<R>(area: Area, length: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     let key = match area {
         Area::Task => &TASK,

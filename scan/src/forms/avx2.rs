@@ -81,7 +81,9 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn exp2(self, a: __m256) -> __m256 {
         let (low, high) = EXP2_RANGE;
-        let [c1, c2, c3, c4, c5] = EXP2.map(|c| self.splat(c));
+        // Not `map`: a closure would be compiled without the form's instructions.
+        let [c1, c2, c3, c4, c5] = EXP2;
+        let (c1, c2, c3, c4, c5) = (self.splat(c1), self.splat(c2), self.splat(c3), self.splat(c4), self.splat(c5));
         // SAFETY: the CPU has AVX2 and FMA. The second operand of max and min is the one that survives a NaN.
         unsafe {
             let x = _mm256_min_ps(self.splat(high), _mm256_max_ps(self.splat(low), a));
@@ -129,23 +131,23 @@ impl Lanes for Avx2 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run_forward<T: Element>(form: Avx2, call: &forward::Call<'_, T>, task: usize) {
-    forward::run(form, call, task);
+fn run_forward<T: Element>(form: Avx2, call: &forward::Call<'_, T>, task: usize, memory: &mut [f32]) {
+    forward::run(form, call, task, memory);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run_backward(form: Avx2, call: &backward::Call<'_>, task: usize) {
-    backward::run(form, call, task);
+fn run_backward(form: Avx2, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
+    backward::run(form, call, task, memory);
 }
 
 impl Kernels for Avx2 {
-    fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize) {
+    fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize, memory: &mut [f32]) {
         // SAFETY: `self` was made by `new`, so the CPU has what the function is compiled for.
-        unsafe { run_forward(self, call, task) }
+        unsafe { run_forward(self, call, task, memory) }
     }
-    fn backward(self, call: &backward::Call<'_>, task: usize) {
+    fn backward(self, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
         // SAFETY: as above.
-        unsafe { run_backward(self, call, task) }
+        unsafe { run_backward(self, call, task, memory) }
     }
     fn width(self) -> usize {
         WIDTH

@@ -103,7 +103,9 @@ impl Lanes for Avx512 {
     }
     #[inline(always)]
     fn exp2(self, a: __m512) -> __m512 {
-        let [c1, c2, c3, c4, c5] = EXP2.map(|c| self.splat(c));
+        // Not `map`: a closure would be compiled without the form's instructions.
+        let [c1, c2, c3, c4, c5] = EXP2;
+        let (c1, c2, c3, c4, c5) = (self.splat(c1), self.splat(c2), self.splat(c3), self.splat(c4), self.splat(c5));
         // SAFETY: the CPU has AVX-512.
         unsafe {
             let k = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
@@ -138,23 +140,23 @@ impl Lanes for Avx512 {
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-fn run_forward<T: Element>(form: Avx512, call: &forward::Call<'_, T>, task: usize) {
-    forward::run(form, call, task);
+fn run_forward<T: Element>(form: Avx512, call: &forward::Call<'_, T>, task: usize, memory: &mut [f32]) {
+    forward::run(form, call, task, memory);
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-fn run_backward(form: Avx512, call: &backward::Call<'_>, task: usize) {
-    backward::run(form, call, task);
+fn run_backward(form: Avx512, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
+    backward::run(form, call, task, memory);
 }
 
 impl Kernels for Avx512 {
-    fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize) {
+    fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize, memory: &mut [f32]) {
         // SAFETY: `self` was made by `new`, so the CPU has what the function is compiled for.
-        unsafe { run_forward(self, call, task) }
+        unsafe { run_forward(self, call, task, memory) }
     }
-    fn backward(self, call: &backward::Call<'_>, task: usize) {
+    fn backward(self, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
         // SAFETY: as above.
-        unsafe { run_backward(self, call, task) }
+        unsafe { run_backward(self, call, task, memory) }
     }
     fn width(self) -> usize {
         WIDTH

@@ -108,11 +108,11 @@ impl Lanes for Portable {
 }
 
 impl Kernels for Portable {
-    fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize) {
-        forward::run(self, call, task);
+    fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize, memory: &mut [f32]) {
+        forward::run(self, call, task, memory);
     }
-    fn backward(self, call: &backward::Call<'_>, task: usize) {
-        backward::run(self, call, task);
+    fn backward(self, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
+        backward::run(self, call, task, memory);
     }
     fn width(self) -> usize {
         WIDTH
