@@ -1,12 +1,14 @@
 //! What a lifter must beat: a constant pose, and a linear regression from the same input. Both are fitted on training samples and
 //! predict (T, 17, 3) as a lifter does.
 
-use nalgebra::{Cholesky, DMatrix, DVector, Matrix3, Vector3};
+use nalgebra::{DMatrix, DVector, Matrix3, Vector3};
 use pose::{JOINTS, Pose3};
 use rayon::prelude::*;
 
-use crate::sample::SampleSource;
 use crate::Error;
+use crate::cholesky::Factors;
+use crate::evaluation::{EvaluationSet, Report, Windowing, evaluate};
+use crate::sample::SampleSource;
 
 /// Values of a 2.5D pose.
 const VALUES: usize = JOINTS * 3;
@@ -71,6 +73,17 @@ impl MeanPose {
         Ok(Self { label, aligned: aligned_mean(&poses, Self::ROUNDS) })
     }
 
+    /// The figures of "the mean pose": for each the better of the two. A constant depends on no window and on no flip.
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub fn report(&self, set: &EvaluationSet, windowing: &Windowing) -> Result<Report, Error> {
+        let windowing = Windowing { flip: false, ..*windowing };
+        let constant =
+            |pose: &Pose3| evaluate(set, &windowing, |_, windows| Ok::<_, Error>(Self::predict(pose, windows * windowing.n_frames)));
+        Ok(constant(&self.label)?.least(&constant(&self.aligned)?))
+    }
+
     /// A constant as the prediction for `frames` frames (over all windows): (frames, 17, 3) row-major.
     pub fn predict(pose: &Pose3, frames: usize) -> Vec<f32> {
         pose.as_flattened().repeat(frames)
@@ -117,7 +130,7 @@ fn rotation_onto(from: &[Vector3<f64>; JOINTS], to: &[Vector3<f64>; JOINTS]) -> 
 /// Ridge regression from all values of a window's input to the 2.5D of each of its frames.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearRegression {
-    /// (T * 17 * dim_in, T * 17 * 3)
+    /// (T * 17 * 3, T * 17 * dim_in)
     weights: DMatrix<f32>,
     /// (T * 17 * 3): the prediction for the mean input less what the weights make of it.
     bias: DVector<f32>,
@@ -126,20 +139,34 @@ pub struct LinearRegression {
 }
 
 impl LinearRegression {
-    /// Samples that a regression is fitted on when nothing else is said: several for each of its inputs at 27 frames.
-    pub const SAMPLES: usize = 12_000;
+    /// Values of a window that a regression is fitted for at most; the work grows with their square.
+    pub const LARGEST_WINDOW: usize = 6000;
+    /// Samples per value of the window that make a regression about as good as it gets.
+    const SAMPLES_PER_VALUE: usize = 12;
     /// Penalties to choose from.
-    const PENALTIES: [f64; 4] = [3e-5, 3e-4, 3e-3, 3e-2];
+    const PENALTIES: [f64; 4] = [1e-2, 3e-2, 1e-1, 3e-1];
     /// One chunk in so many is held out to choose the penalty.
     const HELD_OUT: usize = 8;
+
+    /// Samples to fit on when nothing else is said: enough that more would hardly help.
+    pub fn samples(source: &dyn SampleSource) -> usize {
+        (Self::SAMPLES_PER_VALUE * source.frames() * JOINTS * source.dim_in()).max(2 * CHUNK)
+    }
 
     /// Fits on the first `samples` training samples; the penalty is chosen on an eighth of them that is held out.
     ///
     /// # Errors
-    /// An empty data set, a sample that cannot be made, or fewer than 512 samples.
+    /// An empty data set, a sample that cannot be made, fewer than 512 samples, windows of more than [`Self::LARGEST_WINDOW`] values.
     pub fn fit(source: &dyn SampleSource, samples: usize) -> Result<Self, Error> {
         if samples < 2 * CHUNK {
             return Err(Error::options(format!("a linear regression is fitted on {samples} samples: expected at least {}", 2 * CHUNK)));
+        }
+        let values = source.frames() * JOINTS * source.dim_in();
+        if values > Self::LARGEST_WINDOW {
+            let largest = Self::LARGEST_WINDOW;
+            return Err(Error::options(format!(
+                "a linear regression takes windows of up to {largest} values, these have {values}: compare shorter windows"
+            )));
         }
         let mut sums: Option<Moments> = None;
         let mut held_out = Vec::new();
@@ -157,11 +184,12 @@ impl LinearRegression {
         let moments = moments.centred();
 
         let middle = source.frames() / 2 * VALUES;
-        let mut best: Option<(f64, f64, Cholesky<f64, nalgebra::Dyn>)> = None;
+        let mut best: Option<(f64, f64, Factors)> = None;
         for penalty in Self::PENALTIES {
             let Some(factors) = moments.factors(penalty) else { continue };
             let weights = factors.solve(&moments.xy.columns(middle, VALUES).into_owned());
-            let error = held_out.iter().map(|(x, y)| moments.error(x, &y.columns(middle, VALUES).into_owned(), &weights, middle)).sum::<f64>();
+            let error =
+                held_out.iter().map(|(x, y)| moments.error(x, &y.columns(middle, VALUES).into_owned(), &weights, middle)).sum::<f64>();
             if best.as_ref().is_none_or(|(least, ..)| error < *least) {
                 best = Some((error, penalty, factors));
             }
@@ -171,7 +199,15 @@ impl LinearRegression {
         };
         let weights = factors.solve(&moments.xy);
         let bias = &moments.y_mean - weights.tr_mul(&moments.x_mean);
-        Ok(Self { weights: weights.cast(), bias: bias.cast(), penalty })
+        Ok(Self { weights: weights.transpose().cast(), bias: bias.cast(), penalty })
+    }
+
+    /// The figures of the regression, through the windows that a lifter gets.
+    ///
+    /// # Errors
+    /// As [`evaluate`], and windows of another size than it was fitted on.
+    pub fn report(&self, set: &EvaluationSet, windowing: &Windowing) -> Result<Report, Error> {
+        evaluate(set, windowing, |input, _| self.predict(input))
     }
 
     /// Predictions for windows of (B, T, 17, dim_in) values: (B, T, 17, 3) row-major.
@@ -179,13 +215,13 @@ impl LinearRegression {
     /// # Errors
     /// An input of other windows than it was fitted on.
     pub fn predict(&self, input: &[f32]) -> Result<Vec<f32>, Error> {
-        let features = self.weights.nrows();
+        let features = self.weights.ncols();
         if !input.len().is_multiple_of(features) {
             return Err(Error::options(format!("the regression takes windows of {features} values, found {}", input.len())));
         }
         // The rows of B windows, row-major, are the columns of a column-major matrix.
         let windows = nalgebra::DMatrixView::from_slice(input, features, input.len() / features);
-        let mut predicted = self.weights.tr_mul(&windows);
+        let mut predicted = &self.weights * windows;
         for mut column in predicted.column_iter_mut() {
             column += &self.bias;
         }
@@ -193,9 +229,9 @@ impl LinearRegression {
     }
 }
 
-fn rows(values: &[Vec<f32>]) -> DMatrix<f64> {
+fn rows(values: &[Vec<f32>]) -> DMatrix<f32> {
     let columns = values.first().map_or(0, Vec::len);
-    DMatrix::from_row_iterator(values.len(), columns, values.iter().flatten().map(|&v| f64::from(v)))
+    DMatrix::from_row_iterator(values.len(), columns, values.iter().flatten().copied())
 }
 
 /// Sums over samples of x x^T, x y^T, x, y; then, centred, their means about the means.
@@ -218,13 +254,15 @@ impl Moments {
         }
     }
 
-    /// Adds samples as rows.
-    fn add(&mut self, x: &DMatrix<f64>, y: &DMatrix<f64>) {
+    /// Adds samples as rows. Their products are summed in f32 within a chunk, which is twice as fast, and in f64 over chunks.
+    fn add(&mut self, x: &DMatrix<f32>, y: &DMatrix<f32>) {
         self.samples += x.nrows();
-        self.xx.gemm_tr(1.0, x, x, 1.0);
-        self.xy.gemm_tr(1.0, x, y, 1.0);
-        self.x_mean += x.row_sum_tr();
-        self.y_mean += y.row_sum_tr();
+        let Self { xx, xy, .. } = self;
+        let add = |sum: &mut DMatrix<f64>, product: DMatrix<f32>| sum.zip_apply(&product, |s, p| *s += f64::from(p));
+        let x_t = x.transpose(); // the library's product of a transposed matrix is a slow one
+        rayon::join(|| add(xx, &x_t * x), || add(xy, &x_t * y));
+        self.x_mean += x.map(f64::from).row_sum_tr();
+        self.y_mean += y.map(f64::from).row_sum_tr();
     }
 
     fn centred(mut self) -> Self {
@@ -237,16 +275,16 @@ impl Moments {
     }
 
     /// Factors of x^T x plus the penalty, which is in units of the mean diagonal; `None` when it is not positive definite.
-    fn factors(&self, penalty: f64) -> Option<Cholesky<f64, nalgebra::Dyn>> {
+    fn factors(&self, penalty: f64) -> Option<Factors> {
         let mut matrix = self.xx.clone();
         let added = penalty * matrix.trace() / matrix.nrows() as f64;
         (0..matrix.nrows()).for_each(|i| matrix[(i, i)] += added);
-        matrix.cholesky()
+        Factors::new(matrix)
     }
 
     /// Squared error of the outputs from column `first` on, over rows of samples.
-    fn error(&self, x: &DMatrix<f64>, y: &DMatrix<f64>, weights: &DMatrix<f64>, first: usize) -> f64 {
-        let mut difference = x * weights - y;
+    fn error(&self, x: &DMatrix<f32>, y: &DMatrix<f32>, weights: &DMatrix<f64>, first: usize) -> f64 {
+        let mut difference = x.map(f64::from) * weights - y.map(f64::from);
         let shift = self.y_mean.rows(first, y.ncols()) - weights.tr_mul(&self.x_mean);
         for mut row in difference.row_iter_mut() {
             row += shift.transpose();

@@ -101,11 +101,8 @@ impl CameraKind {
         };
         let azimuth_rad = uniform(rng, [0.0, TAU]);
         let distance_mm = stretch * uniform(rng, distance_mm); // along the floor
-        let position_mm = [
-            hip_mm[0] + distance_mm * azimuth_rad.cos(),
-            hip_mm[1] + distance_mm * azimuth_rad.sin(),
-            uniform(rng, height_mm),
-        ];
+        let position_mm =
+            [hip_mm[0] + distance_mm * azimuth_rad.cos(), hip_mm[1] + distance_mm * azimuth_rad.sin(), uniform(rng, height_mm)];
         let aim_mm = hip_mm.map(|v| v + uniform(rng, [-AIM_MM, AIM_MM]));
         let roll_rad = (roll_deg * normal(rng)).to_radians();
         let along_floor_mm = (aim_mm[0] - position_mm[0]).hypot(aim_mm[1] - position_mm[1]);
@@ -184,7 +181,8 @@ impl View {
     /// A joint that is not in front of the camera, which no drawn view has.
     pub fn pose25(&self, frame: usize, transform: &ImageTransform) -> Result<Pose3, Error> {
         let projected = pose::world::project_frame(&self.camera_mm[frame], transform, &self.intrinsics);
-        let (pose25, _root_px) = projected.ok_or_else(|| Error::options(format!("frame {frame}: a joint is not in front of the camera")))?;
+        let (pose25, _root_px) =
+            projected.ok_or_else(|| Error::options(format!("frame {frame}: a joint is not in front of the camera")))?;
         Ok(pose25)
     }
 }

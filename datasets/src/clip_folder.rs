@@ -65,7 +65,8 @@ impl ClipFolder {
     /// A folder that cannot be read or holds no `.pkl`, a first clip that is refused, options out of range.
     pub fn open(dir: &Path, options: ClipFolderOptions) -> Result<Self, Error> {
         if !matches!(options.dim_in, 2 | 3) || !(0.0..=1.0).contains(&options.flip) {
-            let problem = format!("dim_in is {} and flip is {}: expected 2 or 3, and a probability from 0 to 1", options.dim_in, options.flip);
+            let problem =
+                format!("dim_in is {} and flip is {}: expected 2 or 3, and a probability from 0 to 1", options.dim_in, options.flip);
             return Err(Error::options(problem));
         }
         let entries = std::fs::read_dir(dir).map_err(|e| Error::content(dir, format!("the clip folder cannot be read: {e}")))?;
@@ -78,7 +79,10 @@ impl ClipFolder {
         }
         files.sort();
         let Some(first) = files.first() else {
-            return Err(Error::content(dir, "holds no .pkl file: expected clips such as 00000000.pkl, is 'train' or 'test' missing at the end?"));
+            return Err(Error::content(
+                dir,
+                "holds no .pkl file: expected clips such as 00000000.pkl, is 'train' or 'test' missing at the end?",
+            ));
         };
         let frames = read_clip(first)?.frames;
         Ok(Self { files, frames, options })
@@ -97,7 +101,10 @@ impl ClipFolder {
         let path = &self.files[index];
         let clip = read_clip(path)?;
         if clip.frames != self.frames {
-            return Err(Error::content(path, format!("has {} frames: expected {}, as the folder's first clip has", clip.frames, self.frames)));
+            return Err(Error::content(
+                path,
+                format!("has {} frames: expected {}, as the folder's first clip has", clip.frames, self.frames),
+            ));
         }
         Ok(clip)
     }
@@ -126,7 +133,8 @@ fn array(value: &Value, name: &str, path: &Path) -> Result<(Vec<f32>, usize), Er
     let values = tensor.to_f32();
     if let Some(i) = values.iter().position(|v| v.is_nan() || v.abs() > LARGEST) {
         let (frame, joint) = (i / (JOINTS * CHANNELS), i / CHANNELS % JOINTS);
-        let problem = format!("'{name}' is {} at frame {frame}, joint {joint}: expected values normalised by half the image's width", values[i]);
+        let problem =
+            format!("'{name}' is {} at frame {frame}, joint {joint}: expected values normalised by half the image's width", values[i]);
         return Err(Error::content(path, problem));
     }
     Ok((values, frames))

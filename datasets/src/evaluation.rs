@@ -12,11 +12,11 @@ use pose::{JOINTS, KeypointClip, Pose3};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::Error;
 use crate::camera::{CameraKind, View};
 use crate::mocap::MocapSet;
 use crate::noise::{NoiseRecipe, exact_keypoints};
 use crate::random::{Stream, generator};
-use crate::Error;
 
 /// Values of a pose.
 const VALUES: usize = JOINTS * 3;
@@ -216,7 +216,11 @@ impl Figures {
 ///
 /// # Errors
 /// Windows that cannot be made, a clip without any keypoint, a predictor that fails or returns another number of values.
-pub fn evaluate<E>(set: &EvaluationSet, windowing: &Windowing, mut predict: impl FnMut(&[f32], usize) -> Result<Vec<f32>, E>) -> Result<Report, Error>
+pub fn evaluate<E>(
+    set: &EvaluationSet,
+    windowing: &Windowing,
+    mut predict: impl FnMut(&[f32], usize) -> Result<Vec<f32>, E>,
+) -> Result<Report, Error>
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -235,10 +239,13 @@ where
         }
         let mut output = checked(predict(&input, batch.len()), batch.len() * windowing.n_frames)?;
         if windowing.flip {
-            let mirrored = checked(predict(&normalise::flip_input(&input, windowing.dim_in), batch.len()), batch.len() * windowing.n_frames)?;
+            let mirrored =
+                checked(predict(&normalise::flip_input(&input, windowing.dim_in), batch.len()), batch.len() * windowing.n_frames)?;
             output.iter_mut().zip(normalise::flip_output(&mirrored)).for_each(|(a, b)| *a = (*a + b) / 2.0);
         }
-        for (((clip, window), half_size_px), values) in batch.iter().zip(half_sizes_px).zip(output.chunks_exact_mut(windowing.n_frames * VALUES)) {
+        for (((clip, window), half_size_px), values) in
+            batch.iter().zip(half_sizes_px).zip(output.chunks_exact_mut(windowing.n_frames * VALUES))
+        {
             values.iter_mut().for_each(|value| *value *= half_size_px); // each window has units of its own: merge pixels
             mergers[*clip].add(window, values)?;
         }

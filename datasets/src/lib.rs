@@ -9,6 +9,7 @@
 
 pub mod baselines;
 pub mod camera;
+mod cholesky;
 pub mod clip_folder;
 mod error;
 pub mod evaluation;
@@ -19,6 +20,7 @@ mod prefetch;
 mod random;
 mod sample;
 mod sampler;
+pub mod synthetic;
 
 pub use baselines::{LinearRegression, MeanPose};
 pub use camera::{CameraKind, View};

@@ -104,7 +104,10 @@ impl MocapSet {
         let clips = offsets.len() - 1;
         let subjects = match arrays.get("subject") {
             Some(subject) if subject.shape != [clips] => {
-                return Err(refuse(format!("'subject' has shape {:?}, but 'offsets' describes {clips} clips: give one number per clip", subject.shape)));
+                return Err(refuse(format!(
+                    "'subject' has shape {:?}, but 'offsets' describes {clips} clips: give one number per clip",
+                    subject.shape
+                )));
             }
             Some(subject) => subject.to_i64(),
             None => Vec::new(),
@@ -151,6 +154,35 @@ impl MocapSet {
         Ok(Self { path, fps, poses, clips })
     }
 
+    /// Writes the set as a joint NPZ that [`MocapSet::open`] reads; poses are float32, so nothing is rounded.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let mut subjects: Vec<&str> = self.clips.iter().map(|clip| clip.subject.as_str()).collect();
+        subjects.sort_unstable();
+        subjects.dedup();
+        let numbers = self.clips.iter().map(|clip| subjects.binary_search(&clip.subject.as_str()).unwrap_or(0) as i32).collect();
+        let offsets: Vec<i64> = std::iter::once(0).chain(self.clips.iter().map(|clip| clip.frames.end as i64)).collect();
+        let clips: Vec<_> = self
+            .clips
+            .iter()
+            .map(|clip| serde_json::json!({"name": clip.name, "subject": clip.subject, "frames": clip.frames()}))
+            .collect();
+        let meta = serde_json::json!({
+            "fps": self.fps, "unit": "mm", "up": "z", "joints": skeleton::NAMES, "subjects": subjects, "clips": clips,
+        });
+        let vector = |data: Data| Tensor { shape: vec![data.len()], data };
+        let poses = Tensor::f32([self.poses.len(), JOINTS, 3], pose::values_from_poses(&self.poses));
+        let arrays = BTreeMap::from([
+            ("poses".to_owned(), poses),
+            ("offsets".to_owned(), vector(Data::I64(offsets))),
+            ("subject".to_owned(), vector(Data::I32(numbers))),
+            ("meta_json".to_owned(), vector(Data::U8(meta.to_string().into_bytes()))),
+        ]);
+        Ok(formats::npz::write(path, &arrays)?)
+    }
+
     /// The file it came from, or the name it was made under.
     pub fn path(&self) -> &Path {
         &self.path
@@ -180,7 +212,10 @@ impl MocapSet {
 fn array<'a>(arrays: &'a BTreeMap<String, Tensor>, name: &str, path: &Path) -> Result<&'a Tensor, Error> {
     arrays.get(name).ok_or_else(|| {
         let found: Vec<_> = arrays.keys().map(String::as_str).collect();
-        Error::content(path, format!("array '{name}' is missing (found: {}): a joint NPZ has poses, offsets and meta_json", found.join(", ")))
+        Error::content(
+            path,
+            format!("array '{name}' is missing (found: {}): a joint NPZ has poses, offsets and meta_json", found.join(", ")),
+        )
     })
 }
 
@@ -200,11 +235,18 @@ fn poses_from(tensor: &Tensor) -> Result<Vec<Pose3>, String> {
 
 fn offsets_from(tensor: &Tensor, frames: usize) -> Result<Vec<usize>, String> {
     if tensor.shape.len() != 1 || tensor.shape[0] < 2 || !matches!(tensor.data, Data::I64(_) | Data::I32(_) | Data::I16(_)) {
-        return Err(format!("'offsets' has shape {:?}: expected at least two integers, the first frame of each clip and the end of the last", tensor.shape));
+        return Err(format!(
+            "'offsets' has shape {:?}: expected at least two integers, the first frame of each clip and the end of the last",
+            tensor.shape
+        ));
     }
     let offsets = tensor.to_i64();
     if let Some(i) = offsets.windows(2).position(|pair| pair[0] >= pair[1]) {
-        return Err(format!("'offsets' does not rise from {} to {} at index {i}: each clip must start after the one before it", offsets[i], offsets[i + 1]));
+        return Err(format!(
+            "'offsets' does not rise from {} to {} at index {i}: each clip must start after the one before it",
+            offsets[i],
+            offsets[i + 1]
+        ));
     }
     let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
     if first != 0 || usize::try_from(last) != Ok(frames) {
@@ -217,7 +259,8 @@ fn meta_from(tensor: &Tensor) -> Result<Meta, String> {
     let Data::U8(bytes) = &tensor.data else {
         return Err("'meta_json' is not of type uint8: expected the bytes of a JSON text".into());
     };
-    let meta: Meta = serde_json::from_slice(bytes).map_err(|e| format!("'meta_json' is not the expected JSON ({e}): it needs at least \"fps\""))?;
+    let meta: Meta =
+        serde_json::from_slice(bytes).map_err(|e| format!("'meta_json' is not the expected JSON ({e}): it needs at least \"fps\""))?;
     if let Some(unit) = meta.unit.as_deref().filter(|unit| *unit != "mm") {
         return Err(format!("the unit of 'meta_json' is \"{unit}\": expected \"mm\", convert the poses to millimetres"));
     }
@@ -244,7 +287,8 @@ fn check_motion(poses: &[Pose3]) -> Result<(), String> {
         if let Some(joint) = pose.iter().position(|p| p.iter().any(|v| !v.is_finite() || v.abs() > FARTHEST_MM)) {
             return Err(format!(
                 "joint {} of frame {frame} is at {:?}: expected finite millimetres within a kilometre",
-                skeleton::NAMES[joint], pose[joint]
+                skeleton::NAMES[joint],
+                pose[joint]
             ));
         }
     }

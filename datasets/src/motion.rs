@@ -68,7 +68,16 @@ impl Default for Augmentation {
 impl Augmentation {
     /// The recorded motion as it is, at `fps`.
     pub fn none(fps: f32) -> Self {
-        Self { fps: Fps::Fixed(fps), mirror: 0.0, body_scale: [1.0, 1.0], proportions: 0.0, tilt: 0.0, truncated: 0.0, low_pose_repeat: 1, low_hip_mm: 0.0 }
+        Self {
+            fps: Fps::Fixed(fps),
+            mirror: 0.0,
+            body_scale: [1.0, 1.0],
+            proportions: 0.0,
+            tilt: 0.0,
+            truncated: 0.0,
+            low_pose_repeat: 1,
+            low_hip_mm: 0.0,
+        }
     }
 
     pub(crate) fn validate(&self) -> Result<(), Error> {
@@ -128,9 +137,7 @@ fn mirror(pose: &mut Pose3) {
 
 /// Factor of the bone that ends in each joint, out of those of legs, trunk, arms, head and widths (hips and shoulders).
 fn bone_factors([legs, trunk, arms, head, widths]: [f32; 5]) -> [f32; JOINTS] {
-    [
-        1.0, widths, legs, legs, widths, legs, legs, trunk, trunk, head, head, widths, arms, arms, widths, arms, arms,
-    ]
+    [1.0, widths, legs, legs, widths, legs, legs, trunk, trunk, head, head, widths, arms, arms, widths, arms, arms]
 }
 
 /// Each bone times its factor, and the root's path times that of the legs, so that feet stay on the floor and steps keep their grip.
@@ -170,7 +177,8 @@ pub(crate) fn resample(source: &[Pose3], source_fps: f64, start: f64, fps: f64, 
             if t < 1e-6 {
                 return source[k];
             }
-            let (before, from, to, after) = (&source[k.saturating_sub(1)], &source[k], &source[(k + 1).min(last)], &source[(k + 2).min(last)]);
+            let (before, from, to, after) =
+                (&source[k.saturating_sub(1)], &source[k], &source[(k + 1).min(last)], &source[(k + 2).min(last)]);
             let w = catmull_rom(t);
             std::array::from_fn(|j| std::array::from_fn(|c| w[0] * before[j][c] + w[1] * from[j][c] + w[2] * to[j][c] + w[3] * after[j][c]))
         })
@@ -180,10 +188,5 @@ pub(crate) fn resample(source: &[Pose3], source_fps: f64, start: f64, fps: f64, 
 /// Weights of the four neighbouring samples at `t` in 0..1 between the middle two.
 fn catmull_rom(t: f32) -> [f32; 4] {
     let (t2, t3) = (t * t, t * t * t);
-    [
-        (-t + 2.0 * t2 - t3) / 2.0,
-        (2.0 - 5.0 * t2 + 3.0 * t3) / 2.0,
-        (t + 4.0 * t2 - 3.0 * t3) / 2.0,
-        (t3 - t2) / 2.0,
-    ]
+    [(-t + 2.0 * t2 - t3) / 2.0, (2.0 - 5.0 * t2 + 3.0 * t3) / 2.0, (t + 4.0 * t2 - 3.0 * t3) / 2.0, (t3 - t2) / 2.0]
 }

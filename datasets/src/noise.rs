@@ -144,8 +144,23 @@ impl Default for SlowNoise {
         Self {
             knot_interval_s: 0.18,
             std_px: [
-                [1.8, 1.8], [3.6, 2.6], [3.0, 2.5], [4.5, 2.6], [3.4, 2.7], [3.5, 2.5], [4.8, 2.8], [3.3, 2.5], [2.7, 2.7],
-                [2.7, 2.4], [1.7, 1.7], [4.0, 3.0], [2.6, 2.4], [2.5, 2.5], [3.9, 4.0], [3.0, 2.9], [2.7, 2.8],
+                [1.8, 1.8],
+                [3.6, 2.6],
+                [3.0, 2.5],
+                [4.5, 2.6],
+                [3.4, 2.7],
+                [3.5, 2.5],
+                [4.8, 2.8],
+                [3.3, 2.5],
+                [2.7, 2.7],
+                [2.7, 2.4],
+                [1.7, 1.7],
+                [4.0, 3.0],
+                [2.6, 2.4],
+                [2.5, 2.5],
+                [3.9, 4.0],
+                [3.0, 2.9],
+                [2.7, 2.8],
             ],
             inlier_rate: [
                 0.999, 0.967, 0.890, 0.894, 0.975, 0.877, 0.821, 0.958, 0.918, 0.968, 0.984, 0.891, 0.802, 0.703, 0.881, 0.825, 0.729,
@@ -209,7 +224,8 @@ impl NoiseRecipe {
     /// A file that cannot be read, is no TOML, has an unknown key or a value out of range.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::content(path, format!("the noise recipe cannot be read: {e}")))?;
-        let recipe: Self = toml::from_str(&text).map_err(|e| Error::content(path, format!("not a noise recipe: {}", e.to_string().trim_end())))?;
+        let recipe: Self =
+            toml::from_str(&text).map_err(|e| Error::content(path, format!("not a noise recipe: {}", e.to_string().trim_end())))?;
         recipe.validate().map_err(|problem| Error::content(path, problem.to_string()))?;
         Ok(recipe)
     }
@@ -245,7 +261,9 @@ impl NoiseRecipe {
                 return Err(Error::options(format!("{key} is {value}: expected 0.001 to 10000")));
             }
         }
-        for (key, value) in [("confidence.heatmap_slope", self.confidence.heatmap_slope), ("confidence.heatmap_mean", self.confidence.heatmap_mean)] {
+        for (key, value) in
+            [("confidence.heatmap_slope", self.confidence.heatmap_slope), ("confidence.heatmap_mean", self.confidence.heatmap_mean)]
+        {
             if !(-100.0..=100.0).contains(&value) {
                 return Err(Error::options(format!("{key} is {value}: expected -100 to 100")));
             }
@@ -267,12 +285,19 @@ impl NoiseRecipe {
             }
         }
         if !(0.0..=0.9).contains(&self.missing.joint_rate) {
-            return Err(Error::options(format!("missing.joint_rate is {}: expected 0 to 0.9, a person must remain", self.missing.joint_rate)));
+            return Err(Error::options(format!(
+                "missing.joint_rate is {}: expected 0 to 0.9, a person must remain",
+                self.missing.joint_rate
+            )));
         }
         if self.clip_frames < 1 {
             return Err(Error::options("clip_frames is 0: expected at least 1"));
         }
-        let runs = [("missing.limb_frames", self.missing.limb_frames), ("swap.short_frames", self.swap.short_frames), ("swap.frames", self.swap.frames)];
+        let runs = [
+            ("missing.limb_frames", self.missing.limb_frames),
+            ("swap.short_frames", self.swap.short_frames),
+            ("swap.frames", self.swap.frames),
+        ];
         for (key, [low, high]) in runs {
             if low < 1 || high < low {
                 return Err(Error::options(format!("{key} is [{low}, {high}]: expected a rising range that starts at 1 frame or more")));
@@ -432,7 +457,9 @@ fn detector_proxies(truth: &Pose2) -> Pose2 {
     place(0, nose_tip);
     place(7, ears);
     place(8, ears);
-    for (landmark, joint) in [(11, 11), (12, 14), (13, 12), (14, 15), (15, 13), (16, 16), (23, 4), (24, 1), (25, 5), (26, 2), (27, 6), (28, 3)] {
+    for (landmark, joint) in
+        [(11, 11), (12, 14), (13, 12), (14, 15), (15, 13), (16, 16), (23, 4), (24, 1), (25, 5), (26, 2), (27, 6), (28, 3)]
+    {
         place(landmark, at(joint));
     }
     match Source::BlazePose33.to_h36m(&landmarks) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use crate::sample::{Batch, SampleSource};
 use crate::Error;
+use crate::sample::{Batch, SampleSource};
 
 /// Batches that each worker may have ready; together with the one it is making, this bounds the memory.
 const READY_PER_WORKER: usize = 2;
@@ -105,11 +105,12 @@ impl Iterator for Prefetcher {
         }
         let worker = self.taken % self.batches.len();
         self.taken += 1;
-        let batch = self.batches[worker].recv();
-        Some(batch.unwrap_or_else(|_| {
-            self.taken = self.total; // the others may go on, but the order is broken
-            Err(Error::options("a thread that makes batches has ended early: the error before this one says why"))
-        }))
+        let gone = |_| Err(Error::options("a thread that makes batches has ended unexpectedly: its message is above"));
+        let batch = self.batches[worker].recv().unwrap_or_else(gone);
+        if batch.is_err() {
+            self.taken = self.total; // what the other workers have ready comes after a gap
+        }
+        Some(batch)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

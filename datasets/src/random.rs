@@ -9,6 +9,7 @@ pub(crate) enum Stream {
     Sample = 1,
     Order = 2,
     Evaluation = 3,
+    Synthetic = 4,
 }
 
 /// The generator of item `index` of round `round` (an epoch, say) under `seed`: the same on every machine and thread.

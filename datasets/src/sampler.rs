@@ -6,13 +6,13 @@ use pose::normalise::{self, Normalisation};
 use pose::{Keypoints17, Pose3, ROOT};
 use rand::Rng;
 
+use crate::Error;
 use crate::camera::{CameraKind, View};
 use crate::mocap::MocapSet;
 use crate::motion::{Augmentation, resample};
 use crate::noise::{NoiseRecipe, exact_keypoints};
 use crate::random::{Stream, generator, uniform};
 use crate::sample::{Sample, SampleSource, Truth};
-use crate::Error;
 
 /// How [`ClipSampler`] makes its samples.
 #[derive(Clone, Debug, PartialEq)]

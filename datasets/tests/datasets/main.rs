@@ -1,0 +1,29 @@
+//! Tests of the crate from outside, in one binary.
+
+mod baselines;
+mod clip_folder;
+mod evaluation;
+mod mocap;
+mod noise;
+mod prefetch;
+mod sampler;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datasets::{MocapSet, synthetic};
+
+/// `../shared/NAME` beside the workspace, or `None` with a plain message.
+fn shared(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")).join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    eprintln!("skipped: ../shared is absent");
+    None
+}
+
+/// Twelve walks of 120 frames.
+fn walks() -> Arc<MocapSet> {
+    Arc::new(synthetic::walks("walks", 12, 120, 1).expect("walkers are people"))
+}
