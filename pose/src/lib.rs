@@ -1,4 +1,4 @@
-//! Skeletons, keypoints, cameras, normalisation, windows, metrics and the metadata of a lifter.
+//! Skeletons, keypoints, cameras, normalisation, windows, filters, joint angles, metrics and the metadata of a lifter.
 //!
 //! No files, no engine, no model: what every other part of poselift agrees on.
 //!
@@ -8,9 +8,11 @@
 //! * **2.5D** is what a lifter predicts: root-relative x and y in normalised image units, and z in the same unit. Only
 //!   [`world`] turns it into millimetres.
 
+pub mod angle;
 pub mod camera;
 mod error;
 pub mod fill;
+pub mod filter;
 pub mod joint_map;
 mod keypoints;
 pub mod metadata;

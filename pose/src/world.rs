@@ -385,7 +385,7 @@ pub fn body_chain(bone_lengths: &[f64; N_BONES]) -> f64 {
     (r_thigh + r_shank + l_thigh + l_shank) / 2.0 + lower_back + upper_back + neck + head
 }
 
-fn check_poses(poses: &[Pose3]) -> Result<(), Error> {
+pub(crate) fn check_poses(poses: &[Pose3]) -> Result<(), Error> {
     let sensible = |v: &f32| v.abs() <= MAX_COORDINATE_PX; // NaN is not
     for (frame, pose) in poses.iter().enumerate() {
         if let Some(joint) = pose.iter().position(|p| !p.iter().all(sensible)) {
