@@ -51,6 +51,13 @@ impl Constant {
         Self { label: format!("{}.{start}", self.label), shape, values }
     }
 
+    /// Row i of the first axis times factor i.
+    pub fn scale_rows(&self, factors: &[f32]) -> Self {
+        let row = self.values.len() / factors.len();
+        let values = self.values.iter().enumerate().map(|(i, &x)| (f64::from(x) * f64::from(factors[i / row])) as f32).collect();
+        Self { label: format!("{}.scaled", self.label), shape: self.shape.clone(), values }
+    }
+
     /// Both, broadcast to `shape`, computed in f64.
     pub fn zip(&self, other: &Self, shape: &[usize], suffix: &str, f: impl Fn(f64, f64) -> f64) -> Self {
         let (a, b) = (self.broadcast_strides(shape), other.broadcast_strides(shape));

@@ -31,8 +31,7 @@ fn with_last(dims: &[Dim], last: usize) -> Vec<Dim> {
 }
 
 #[track_caller]
-fn axes<const N: usize>(x: &Recorded) -> [Dim; N] {
-    let dims = x.dims();
+fn axes<const N: usize>(dims: Vec<Dim>) -> [Dim; N] {
     dims.try_into().unwrap_or_else(|dims| panic!("expected {N} axes, found {dims:?}"))
 }
 
@@ -111,7 +110,14 @@ impl Tensor for Recorded {
 
     #[track_caller]
     fn mul(&self, other: &Self) -> Self {
-        self.binary("Mul", other, |a, b| a * b)
+        match (self.as_linear(), other.as_constant()) {
+            // Layer scale: the weights of the linear map take it.
+            (Some(map), Some(factors)) if factors.shape == [map.weight.shape[0]] => {
+                let scale = |constant: &Constant| Rc::new(constant.scale_rows(&factors.values));
+                self.linear_of_constants(&map.x, scale(&map.weight), map.bias.as_deref().map(scale))
+            }
+            _ => self.binary("Mul", other, |a, b| a * b),
+        }
     }
 
     fn neg(&self) -> Self {
@@ -165,7 +171,7 @@ impl Tensor for Recorded {
     #[track_caller]
     fn linear(&self, weight: &Self, bias: Option<&Self>) -> Self {
         let value = self.to_value();
-        let [outputs, inputs] = axes::<2>(weight);
+        let [outputs, inputs] = axes::<2>(weight.dims());
         let (_, last) = split_dims(&value.dims);
         assert!(*last == inputs, "linear map of {inputs:?} channels on {:?}", value.dims);
         let constant_bias = bias.map(Self::as_constant);
@@ -184,7 +190,7 @@ impl Tensor for Recorded {
     #[track_caller]
     fn matmul(&self, weight: &Self) -> Self {
         let value = self.to_value();
-        let [inputs, outputs] = axes::<2>(weight);
+        let [inputs, outputs] = axes::<2>(weight.dims());
         let (_, last) = split_dims(&value.dims);
         assert!(*last == inputs, "product of {:?} with {inputs:?} rows", value.dims);
         let name = self.recorder.node(&weight.place(), "MatMul", &[&value.name, &weight.to_value().name], vec![]);
@@ -242,15 +248,15 @@ impl Tensor for Recorded {
             Kind::Constant(_) => Layout::Plain,
         };
         let [q, k, v] = [&q.scaled((size as f64).powf(-0.5)), k, v].map(|x| x.laid(layout));
-        let [first, second, third, _] = axes::<4>(&recorder.value(Value { dims: q.physical_dims(), layout: Layout::Plain, ..q.clone() }));
-        let in_heads = [first.clone(), second.clone(), third.clone(), Dim::fixed(heads), Dim::fixed(size)];
+        let [batch, second, third, _] = axes::<4>(q.physical_dims());
+        let in_heads = [batch, second, third, Dim::fixed(heads), Dim::fixed(size)];
 
-        // Axis P of attention next to the head's numbers: (B, O, heads, P, size), O the other axis.
+        // The axis P of attention next to a head's numbers: (B, O, heads, P, size), O the other axis.
         let along_second = (axis == Axis::Frames) == (layout == Layout::Plain);
-        let (to_heads, keys_to_heads, from_heads, reduced) = if along_second {
-            ([0, 2, 3, 1, 4], [0, 2, 3, 4, 1], [0, 3, 1, 2, 4], [first.clone(), second.clone(), third.clone()])
+        let (to_heads, keys_to_heads, from_heads) = if along_second {
+            ([0, 2, 3, 1, 4], [0, 2, 3, 4, 1], [0, 3, 1, 2, 4])
         } else {
-            ([0, 1, 3, 2, 4], [0, 1, 3, 4, 2], [0, 1, 3, 2, 4], [first.clone(), second.clone(), third.clone()])
+            ([0, 1, 3, 2, 4], [0, 1, 3, 4, 2], [0, 1, 3, 2, 4])
         };
         let arrange = |x: &Value, order: &[i64]| recorder.transpose(&recorder.reshape(&x.name, &x.physical_dims(), &in_heads), order);
         let (queries, keys, values) = (arrange(&q, &to_heads), arrange(&k, &keys_to_heads), arrange(&v, &to_heads));
@@ -258,15 +264,14 @@ impl Tensor for Recorded {
         let weights = recorder.node("", "Softmax", &[&scores], vec![int("axis", -1)]);
         let mixed = recorder.node("", "MatMul", &[&weights, &values], vec![]); // (B, O, heads, P, size)
         let mixed = recorder.transpose(&mixed, &from_heads); // as `in_heads`
-        let [first, second, third] = reduced;
-        let name = recorder.reshape(&mixed, &in_heads, &[first, second, third, Dim::fixed(channels)]);
-        recorder.value(Value { name, dims: q.dims, layout })
+        let name = recorder.reshape(&mixed, &in_heads, &q.physical_dims());
+        recorder.value(Value { name, ..q })
     }
 
     #[track_caller]
     fn mix_joints(&self, matrix: &Self) -> Self {
         let x = self.laid(Layout::Swapped);
-        let [batch, joints, frames, channels] = axes::<4>(&self.recorder.value(Value { dims: x.physical_dims(), ..x.clone() }));
+        let [batch, joints, frames, channels] = axes::<4>(x.physical_dims());
         let flat = [batch, joints, frames.times(&channels)];
         let columns = self.reshaped(&x, &flat); // (B, J, T C)
         let mixed = self.recorder.node("", "MatMul", &[&matrix.to_value().name, &columns], vec![]);
@@ -322,7 +327,7 @@ impl Tensor for Recorded {
     #[track_caller]
     fn to_joint_sequences(&self) -> Self {
         let x = self.laid(Layout::Swapped); // (B, J, T, C)
-        let [batch, joints, frames, channels] = axes::<4>(&self.recorder.value(Value { dims: x.physical_dims(), ..x.clone() }));
+        let [batch, joints, frames, channels] = axes::<4>(x.physical_dims());
         let dims = vec![batch.times(&joints), frames, channels];
         let name = self.reshaped(&x, &dims);
         self.recorder.value(Value { name, dims, layout: Layout::Plain })
@@ -339,7 +344,7 @@ impl Tensor for Recorded {
     #[track_caller]
     fn reshape_untransposed(&self) -> Self {
         let x = self.laid(Layout::Plain);
-        let [batch, second, third, channels] = axes::<4>(self);
+        let [batch, second, third, channels] = axes::<4>(self.dims());
         let dims = vec![batch, third, second, channels];
         let name = self.reshaped(&x, &dims);
         self.recorder.value(Value { name, dims, layout: Layout::Plain })
@@ -353,7 +358,7 @@ impl Tensor for Recorded {
     #[track_caller]
     fn merge_batch_and_joints(&self) -> Self {
         let x = self.laid(Layout::Plain);
-        let [batch, joints, frames, channels] = axes::<4>(self);
+        let [batch, joints, frames, channels] = axes::<4>(self.dims());
         let dims = vec![batch.times(&joints), frames, channels];
         let name = self.reshaped(&x, &dims);
         self.recorder.value(Value { name, dims, layout: Layout::Plain })
@@ -362,7 +367,7 @@ impl Tensor for Recorded {
     #[track_caller]
     fn split_batch_and_joints(&self, joints: usize) -> Self {
         let x = self.to_value();
-        let [sequences, frames, channels] = axes::<3>(self);
+        let [sequences, frames, channels] = axes::<3>(self.dims());
         let Some(batch) = sequences.divided_by(joints) else { panic!("{sequences:?} sequences are not those of {joints} joints") };
         let dims = vec![batch, Dim::fixed(joints), frames, channels];
         let name = self.reshaped(&x, &dims);
@@ -370,17 +375,17 @@ impl Tensor for Recorded {
     }
 
     fn mean_over_sequence(&self) -> Self {
-        let [sequences, _, channels] = axes::<3>(self);
+        let [sequences, _, channels] = axes::<3>(self.dims());
         self.mean(&[1], true, vec![sequences, Dim::fixed(1), channels])
     }
 
     fn mean_over_frames_and_joints(&self) -> Self {
-        let [batch, _, _, channels] = axes::<4>(self);
+        let [batch, _, _, channels] = axes::<4>(self.dims());
         self.mean(&[1, 2], false, vec![batch, channels])
     }
 
     fn expand_sample(&self) -> Self {
-        let [batch, one] = axes::<2>(self);
+        let [batch, one] = axes::<2>(self.dims());
         let unit = Dim::fixed(1);
         let new_axes = self.recorder.i64s(&[2, 3]);
         let dims = vec![batch, one, unit.clone(), unit];
@@ -391,35 +396,35 @@ impl Tensor for Recorded {
     fn causal_conv(&self, weight: &Self, bias: &Self, state: Option<&Self>) -> (Self, Self) {
         let recorder = &self.recorder;
         let x = self.to_value();
-        let [sequences, _, channels] = axes::<3>(self);
+        let [sequences, _, channels] = axes::<3>(self.dims());
         let channels = fixed(&channels, "the channels of a convolution");
-        let taps = weight.expect_constant("the weight of a convolution"); // (E, 1, K)
-        let kernel = taps.shape[2];
-        let place = taps.place();
+        let kernel = fixed(&axes::<3>(weight.dims())[2], "the kernel of a convolution"); // weight (E, 1, K)
         let before = kernel as i64 - 1;
-        // (S, K - 1 + L, E)
-        let padded = match state {
-            Some(state) => recorder.node(place, "Concat", &[&state.to_value().name, &x.name], vec![int("axis", 1)]),
-            None => {
-                let pads = recorder.i64s(&[0, before, 0, 0, 0, 0]);
-                recorder.node(place, "Pad", &[&x.name, &pads], vec![])
-            }
+        let place = weight.place();
+
+        // As an image of one row, (S, E, 1, L): engines have their fast depthwise convolution for images.
+        let (values, padding) = match state {
+            Some(state) => (recorder.node(&place, "Concat", &[&state.to_value().name, &x.name], vec![int("axis", 1)]), 0),
+            None => (x.name.clone(), before),
         };
-        // A sum of shifted and scaled copies: all along the channels, which lie next to each other.
-        let mut sum: Option<String> = None;
-        for tap in 0..kernel {
-            let values = (0..channels).map(|e| taps.values[e * kernel + tap]).collect();
-            let column = recorder.constant_name(&Constant::new(&format!("{}.{tap}", taps.label), &[channels], values));
-            let end = tap as i64 - before;
-            let shifted = self.frames(&padded, tap as i64, if end == 0 { END } else { end });
-            let product = recorder.node(place, "Mul", &[&shifted, &column], vec![]);
-            sum = Some(match sum {
-                None => product,
-                Some(sum) => recorder.node(place, "Add", &[&sum, &product], vec![]),
-            });
-        }
-        let y = recorder.node(place, "Add", &[&sum.unwrap_or(padded.clone()), &bias.to_value().name], vec![]);
-        let last = if kernel == 1 { self.frames(&padded, 0, 0) } else { self.frames(&padded, -before, END) };
+        let row = recorder.i64s(&[2]);
+        let image = recorder.node(&place, "Unsqueeze", &[&recorder.transpose(&values, &[0, 2, 1]), &row], vec![]);
+        let taps = match weight.as_constant() {
+            Some(taps) => recorder.constant_name(&Constant { shape: vec![channels, 1, 1, kernel], ..(**taps).clone() }),
+            None => recorder.node(&place, "Unsqueeze", &[&weight.to_value().name, &row], vec![]),
+        };
+        let attributes = vec![int("group", channels as i64), ints("kernel_shape", &[1, kernel as i64]), ints("pads", &[0, padding, 0, 0])];
+        let filtered = recorder.node(&place, "Conv", &[&image, &taps, &bias.to_value().name], attributes);
+        let y = recorder.transpose(&recorder.node(&place, "Squeeze", &[&filtered, &row], vec![]), &[0, 2, 1]);
+
+        // The last K - 1 frames, with the zeros before the first one where there are too few.
+        let seen = if padding == 0 {
+            values
+        } else {
+            let pads = recorder.i64s(&[0, padding, 0, 0, 0, 0]);
+            recorder.node(&place, "Pad", &[&values, &pads], vec![])
+        };
+        let last = if kernel == 1 { self.frames(&seen, 0, 0) } else { self.frames(&seen, -before, END) };
         let state_dims = vec![sequences, Dim::fixed(kernel - 1), Dim::fixed(channels)];
         (self.like(&x, y), recorder.value(Value { name: last, dims: state_dims, layout: Layout::Plain }))
     }
@@ -439,7 +444,7 @@ impl Tensor for Recorded {
         let attributes = vec![int(scan::schema::DELTA_SOFTPLUS, i64::from(inputs.delta_softplus))];
         let place = inputs.a.place();
         let [y, last_state] = recorder.nodes(&place, scan::schema::OP, scan::schema::DOMAIN, &names, attributes);
-        let [sequences, _, channels] = axes::<3>(inputs.u);
+        let [sequences, _, channels] = axes::<3>(inputs.u.dims());
         let Some(states) = a.dims.last().cloned() else { panic!("A is a scalar") };
         let state_dims = vec![sequences, channels, states];
         // Engines that know the operator only as a name cannot infer these.
