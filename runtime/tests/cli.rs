@@ -140,7 +140,8 @@ fn lift_writes_both_forms() {
     assert_eq!((lifted.len(), lifted.model.as_str(), lifted.scale_source.name()), (60, "test", "height"));
     assert!((lifted.height_m - 1.8).abs() < 1e-3);
 
-    let output = files.lift(&keypoints, "out.npz").args(["--json", "--overlap", "3"]).output().unwrap();
+    let assert = files.lift(&keypoints, "out.npz").args(["--json", "--overlap", "3"]).assert().success();
+    let output = assert.get_output();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((report["frames"].as_u64(), report["scale_source"].as_str()), (Some(60), Some("default_height")));
     assert!(formats::npz::read_values(&files.path("out.npz")).unwrap().contains_key("camera_mm"));
