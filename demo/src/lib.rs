@@ -1,0 +1,19 @@
+//! A video into a 3D skeleton.
+//!
+//! * [`run`]: the whole path, as the `demo` program takes it;
+//! * [`observe`]: the 2D half: [`video`] in, one person's keypoints out, by [`blazepose`];
+//! * the 3D half is [`runtime::Lifter`];
+//! * [`results`] and [`film`]: the files that come out.
+
+pub mod blazepose;
+pub mod film;
+pub mod observe;
+pub mod outputs;
+pub mod picture;
+pub mod progress;
+pub mod results;
+pub mod run;
+pub mod video;
+pub mod viewpoint;
+
+mod paths;

@@ -1,0 +1,154 @@
+//! `demo`: a video into a 3D skeleton.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use demo::blazepose::Quality;
+use demo::observe::Section;
+use demo::progress::Progress;
+use demo::run::{Input, Request, Summary, run};
+use pose::world::Scale;
+use runtime::Device;
+use tracing_subscriber::EnvFilter;
+
+/// Lifts the most prominent person of a clip to 3D and writes CLIP.3d.mp4 (side by side), CLIP.3d.json and CLIP.3d.npz.
+#[derive(Debug, Parser)]
+#[command(name = "demo", version)]
+#[command(group(clap::ArgGroup::new("input").required(true).args(["video", "keypoints"])))]
+struct Args {
+    /// The clip
+    #[arg(long, value_name = "FILE")]
+    video: Option<PathBuf>,
+    /// 2D keypoints (JSON or NPZ) instead of a clip: the detector is skipped, the film shows no pictures
+    #[arg(long, value_name = "FILE")]
+    keypoints: Option<PathBuf>,
+    /// The lifter, an ONNX file written by `export onnx` [default: the shipped one in models/]
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Which of BlazePose's landmark networks
+    #[arg(long, value_enum, default_value_t)]
+    detector_quality: Quality,
+    /// Folder for the results, made if need be [default: that of the clip]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// The person's height in metres [default: 1.70, and the result says that it is assumed]
+    #[arg(long, value_name = "METRES")]
+    height: Option<f32>,
+    /// Horizontal field of view of the camera in degrees [default: 60]
+    #[arg(long, value_name = "DEGREES")]
+    fov: Option<f32>,
+    /// Start so many seconds into the clip
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = seconds, conflicts_with = "keypoints")]
+    start: f64,
+    /// Take only so many seconds of the clip
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "keypoints")]
+    duration: Option<f64>,
+    /// Average with the lifted mirror image: twice the time, a slightly smaller error
+    #[arg(long)]
+    flip: bool,
+    /// Write no film, only JSON and NPZ
+    #[arg(long)]
+    no_video: bool,
+    /// Where the networks run: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// Threads of the networks [default: all processors]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// Print the summary as JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..1e9).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds, 0 or more".to_owned()),
+    }
+}
+
+impl Args {
+    fn request(self) -> anyhow::Result<Request> {
+        let input = match (self.video, self.keypoints) {
+            (Some(path), None) => {
+                let section = Section { start_s: self.start, duration_s: self.duration.unwrap_or(f64::INFINITY) };
+                Input::Video { path, section, quality: self.detector_quality }
+            }
+            (None, Some(path)) => Input::Keypoints(path),
+            // clap has checked it
+            _ => anyhow::bail!("give either --video or --keypoints"),
+        };
+        Ok(Request {
+            input,
+            model: self.model,
+            out: self.out,
+            scale: self.height.map_or(Scale::DefaultHeight, |height_m| Scale::Height { height_m }),
+            fov_deg: self.fov,
+            flip: self.flip,
+            film: !self.no_video,
+            device: self.device,
+            threads: self.threads,
+            progress: Progress { visible: !self.json },
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).without_time().with_ansi(ansi).with_writer(std::io::stderr).init();
+    let as_json = args.json;
+    match start(args) {
+        Ok(summary) => {
+            print(&summary, as_json);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> anyhow::Result<Summary> {
+    ctrlc::set_handler(|| {
+        demo::outputs::remove_unfinished();
+        std::process::exit(130);
+    })
+    .context("cannot watch for interruptions")?;
+    demo::video::silence_opencv();
+    Ok(run(&args.request()?)?)
+}
+
+/// A reader that goes away early (`| head`) is no error of ours: failed writes are let go.
+fn print(summary: &Summary, as_json: bool) {
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        // A struct of plain fields always serialises.
+        let _ = writeln!(out, "{}", serde_json::to_string(summary).unwrap_or_default());
+        return;
+    }
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
+    let rates = &summary.stage_fps;
+    let _ = writeln!(
+        out,
+        "{} frames ({} seen, {} bridged, {} without a person) in {:.1} s",
+        summary.frames, summary.frames_seen, summary.frames_bridged, summary.frames_without_person, summary.elapsed_s,
+    );
+    let _ = writeln!(
+        out,
+        "frames a second: decode {}, detect {}, lift {}, draw and encode {}",
+        rate(rates.decode),
+        rate(rates.detect),
+        rate(rates.lift),
+        rate(rates.draw_encode)
+    );
+    let _ = writeln!(out, "scale: {}, height {:.2} m", summary.scale_source, summary.height_m);
+    for path in summary.video.iter().chain([&summary.json, &summary.npz]) {
+        let _ = writeln!(out, "{}", path.display());
+    }
+}

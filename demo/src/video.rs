@@ -1,0 +1,243 @@
+//! Videos in and out, through OpenCV (FFmpeg).
+
+use std::path::{Path, PathBuf};
+
+use opencv::core::{Mat, MatTraitConst, Size};
+use opencv::imgproc;
+use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst};
+
+/// Frames a second for files that do not say any.
+const FALLBACK_FPS: f64 = 30.0;
+/// Space that must be left on the disk while a video is written.
+const MIN_FREE_BYTES: u64 = 4 << 20;
+/// Frames between two looks at the free space.
+const FREE_SPACE_INTERVAL: usize = 30;
+
+/// Why a video could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is absent or unreadable.
+    #[error("cannot read the video {}: {source}", path.display())]
+    Unreadable {
+        /// The video.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// FFmpeg finds no video stream in the file.
+    #[error("{} is not a video that FFmpeg can decode: it is damaged or another kind of file", .0.display())]
+    NotAVideo(PathBuf),
+    /// The encoder is missing or the file cannot be created.
+    #[error("cannot write the video {}: OpenCV cannot create it (does its FFmpeg have an H.264 encoder?)", .0.display())]
+    CannotCreate(PathBuf),
+    /// The disk has no more space.
+    #[error("the disk is full: {free_bytes} bytes are free for {}", path.display())]
+    DiskFull {
+        /// The file that was being written.
+        path: PathBuf,
+        /// What is left.
+        free_bytes: u64,
+    },
+    /// The file that was written cannot be read back.
+    #[error("the video {} was not written completely ({written} of {expected} frames can be read back): is the disk full?", path.display())]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// Frames in the file.
+        written: usize,
+        /// Frames that were handed over.
+        expected: usize,
+    },
+    /// OpenCV failed otherwise.
+    #[error("OpenCV cannot process the video {}: {source}", path.display())]
+    OpenCv {
+        /// The video.
+        path: PathBuf,
+        /// What it says.
+        source: opencv::Error,
+    },
+}
+
+/// A video being decoded. Frames are upright (the file's rotation is applied) and carry the time that the file gives them,
+/// whatever its frame rate does.
+pub struct VideoReader {
+    capture: VideoCapture,
+    path: PathBuf,
+    nominal_fps: f64,
+    last_time_s: Option<f64>,
+    size: Option<Size>,
+}
+
+impl VideoReader {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// A file that is absent, unreadable or no video.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+        let about = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(unreadable)?;
+        if about.is_dir() {
+            return Err(Error::NotAVideo(path.to_owned()));
+        }
+        let failed = |source| Error::OpenCv { path: path.to_owned(), source };
+        let mut capture = VideoCapture::from_file(path, videoio::CAP_FFMPEG).map_err(failed)?;
+        if !capture.is_opened().map_err(failed)? {
+            return Err(Error::NotAVideo(path.to_owned()));
+        }
+        // The default, but not of every build.
+        capture.set(videoio::CAP_PROP_ORIENTATION_AUTO, 1.0).map_err(failed)?;
+        let fps = capture.get(videoio::CAP_PROP_FPS).map_err(failed)?;
+        let nominal_fps = if fps.is_finite() && fps > 0.0 { fps } else { FALLBACK_FPS };
+        Ok(Self { capture, path: path.to_owned(), nominal_fps, last_time_s: None, size: None })
+    }
+
+    /// The frame rate that the file claims; its frames' times are what counts.
+    pub fn nominal_fps(&self) -> f64 {
+        self.nominal_fps
+    }
+
+    /// How many frames the file claims to have; `None` if it does not say.
+    pub fn frame_count(&self) -> Option<u64> {
+        let count = self.capture.get(videoio::CAP_PROP_FRAME_COUNT).unwrap_or(0.0);
+        (1.0..1e9).contains(&count).then_some(count as u64)
+    }
+
+    /// Decodes the next frame (BGR) into `frame` and returns its time; `None` at the end. Times rise strictly.
+    ///
+    /// # Errors
+    /// A failure of OpenCV.
+    pub fn read(&mut self, frame: &mut Mat) -> Result<Option<f64>, Error> {
+        let Some(time_s) = self.skip()? else { return Ok(None) };
+        self.retrieve(frame)?;
+        Ok(Some(time_s))
+    }
+
+    /// Passes over the next frame and returns its time; [`Self::retrieve`] still gives its picture.
+    ///
+    /// # Errors
+    /// A failure of OpenCV.
+    pub fn skip(&mut self) -> Result<Option<f64>, Error> {
+        if !self.capture.grab().map_err(|source| self.failed(source))? {
+            return Ok(None);
+        }
+        let time_s = self.capture.get(videoio::CAP_PROP_POS_MSEC).map_err(|source| self.failed(source))? / 1000.0;
+        let time_s = match self.last_time_s {
+            // Some files repeat a time or say none: such frames follow at the nominal rate.
+            Some(last_s) if time_s.is_nan() || time_s <= last_s => last_s + 1.0 / self.nominal_fps,
+            None if !time_s.is_finite() => 0.0,
+            _ => time_s,
+        };
+        self.last_time_s = Some(time_s);
+        Ok(Some(time_s))
+    }
+
+    /// The picture (BGR) of the frame that [`Self::skip`] passed.
+    ///
+    /// # Errors
+    /// A failure of OpenCV.
+    pub fn retrieve(&mut self, frame: &mut Mat) -> Result<(), Error> {
+        let path = &self.path;
+        let failed = |source| Error::OpenCv { path: path.clone(), source };
+        if !self.capture.retrieve(frame, 0).map_err(failed)? || frame.empty() {
+            return Err(Error::NotAVideo(self.path.clone()));
+        }
+        let size = frame.size().map_err(failed)?;
+        // Some streams change their size on the way: keypoints need one size.
+        let first = *self.size.get_or_insert(size);
+        if size != first {
+            let mut resized = Mat::default();
+            imgproc::resize(frame, &mut resized, first, 0.0, 0.0, imgproc::INTER_AREA).map_err(failed)?;
+            *frame = resized;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, source: opencv::Error) -> Error {
+        Error::OpenCv { path: self.path.clone(), source }
+    }
+}
+
+/// A video being encoded: H.264 in MP4, yuv420p, a constant frame rate.
+pub struct VideoWriter264 {
+    writer: VideoWriter,
+    path: PathBuf,
+    frames: usize,
+}
+
+impl VideoWriter264 {
+    /// Creates a file ending in `.mp4`. Width and height must be even (yuv420p halves them).
+    ///
+    /// # Errors
+    /// A file that cannot be created, an OpenCV without the encoder.
+    pub fn create(path: &Path, fps: f64, size: Size) -> Result<Self, Error> {
+        let failed = |source| Error::OpenCv { path: path.to_owned(), source };
+        // "avc1" rather than "H264": the name under which browsers know the codec in MP4.
+        let fourcc = VideoWriter::fourcc('a', 'v', 'c', '1').map_err(failed)?;
+        let writer = VideoWriter::new_with_backend(path, videoio::CAP_FFMPEG, fourcc, fps, size, true).map_err(failed)?;
+        if !writer.is_opened().map_err(failed)? {
+            return Err(Error::CannotCreate(path.to_owned()));
+        }
+        Ok(Self { writer, path: path.to_owned(), frames: 0 })
+    }
+
+    /// Appends a frame (BGR) of the size given at creation.
+    ///
+    /// # Errors
+    /// A disk that is nearly full (OpenCV itself would not say), a failure of OpenCV.
+    pub fn write(&mut self, frame: &Mat) -> Result<(), Error> {
+        if self.frames.is_multiple_of(FREE_SPACE_INTERVAL) {
+            check_free_space(&self.path)?;
+        }
+        self.writer.write(frame).map_err(|source| Error::OpenCv { path: self.path.clone(), source })?;
+        self.frames += 1;
+        Ok(())
+    }
+
+    /// Closes the file and reads it back, since OpenCV does not report a failed write.
+    ///
+    /// # Errors
+    /// A file that does not hold every frame.
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.writer.release().map_err(|source| Error::OpenCv { path: self.path.clone(), source })?;
+        let written = readable_frames(&self.path);
+        if written != self.frames {
+            check_free_space(&self.path)?;
+            return Err(Error::Incomplete { path: self.path, written, expected: self.frames });
+        }
+        Ok(())
+    }
+}
+
+/// Frames of a finished file whose last one decodes; 0 if it does not.
+fn readable_frames(path: &Path) -> usize {
+    let count = |path| -> Result<usize, Error> {
+        let mut reader = VideoReader::open(path)?;
+        let frames = reader.frame_count().unwrap_or(0) as usize;
+        let failed = |source| Error::OpenCv { path: path.to_owned(), source };
+        reader.capture.set(videoio::CAP_PROP_POS_FRAMES, frames.saturating_sub(1) as f64).map_err(failed)?;
+        let last = reader.read(&mut Mat::default())?;
+        Ok(if last.is_some() { frames } else { 0 })
+    };
+    count(path).unwrap_or(0)
+}
+
+/// # Errors
+/// [`Error::DiskFull`] when little space is left where `path` lies.
+pub fn check_free_space(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A file system that cannot be asked is taken to have space: the check when the file is closed still follows.
+    let Ok(about) = rustix::fs::statvfs(folder) else { return Ok(()) };
+    let free_bytes = about.f_bavail.saturating_mul(about.f_frsize);
+    if free_bytes < MIN_FREE_BYTES {
+        return Err(Error::DiskFull { path: path.to_owned(), free_bytes });
+    }
+    Ok(())
+}
+
+/// Keeps OpenCV's and FFmpeg's own messages away from the terminal: what matters comes back as an [`Error`]. To be called
+/// before the first video is opened.
+pub fn silence_opencv() {
+    if let Err(error) = opencv::core::set_log_level(opencv::core::LogLevel::LOG_LEVEL_SILENT) {
+        tracing::debug!("OpenCV keeps its log: {error}");
+    }
+}
