@@ -6,9 +6,10 @@ use std::{
     fs::{self, File},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Writes a file aside (`NAME.PID.partial` in the same folder), syncs it to the disk and renames it into place. Whoever reads
+/// Writes a file aside (`NAME.PID-COUNT.partial` in the same folder), syncs it to the disk and renames it into place. Whoever reads
 /// `path` sees the old content or the new one; on any error (a full disk, no permission) the old file is untouched and the
 /// partial one is removed.
 ///
@@ -18,11 +19,15 @@ pub fn write_aside(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), Error>,
 ) -> std::result::Result<(), Error> {
+    // a rename onto /dev/null would replace it
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::content("cannot be written: it is a folder or a device, not a file").in_file(path));
+    }
     let partial = partial_path(path)?;
-    let done = fill_and_sync(&partial, fill).and_then(|()| {
-        fs::rename(&partial, path)?;
-        sync_folder(path)
-    });
+    let done = fill_and_sync(&partial, fill).and_then(|()| Ok(fs::rename(&partial, path)?));
+    if done.is_ok() {
+        sync_folder(path);
+    }
     done.map_err(|failure| {
         // best effort: the first error is the one to report
         let _ = fs::remove_file(&partial);
@@ -44,12 +49,16 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 fn partial_path(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(Error::io("write", path, std::io::Error::new(std::io::ErrorKind::InvalidInput, "this names no file")));
     };
     let mut partial = OsString::from(name);
-    partial.push(format!(".{}.partial", std::process::id()));
+    // two threads may write the same file: the last rename wins, and neither sees the other's half
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    partial.push(format!(".{}-{number}.partial", std::process::id()));
     Ok(path.with_file_name(partial))
 }
 
@@ -64,13 +73,12 @@ fn fill_and_sync(partial: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Resu
     Ok(())
 }
 
-/// The rename itself must reach the disk; only Unix can sync a folder.
-fn sync_folder(path: &Path) -> std::result::Result<(), Failure> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
+/// Makes the rename itself reach the disk, where the file system can do so: the content is safe already.
+fn sync_folder(path: &Path) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
     }
-    Ok(())
 }
 
 /// The whole content of a plain file.

@@ -78,3 +78,14 @@ fn one_array_of_an_archive() {
     let message = formats::npy::read(&fixtures().join("text.npy")).unwrap_err().to_string();
     assert!(message.contains("text.npy: expected an array of numbers, found a list of 2"), "{message}");
 }
+
+/// The full-size selective model has exactly the parameters that the specification counts; BatchNorm's statistics and the skeleton's graph are buffers.
+#[test]
+fn the_full_size_checkpoint_has_its_parameters() {
+    let Some(folder) = shared("reference/full/mamba_gcn_selective_243") else { return };
+    let weights = StateDict::from_checkpoint(&pth::read(&folder.join("best_mamba_gcn.pth")).unwrap()).unwrap();
+    let is_buffer =
+        |name: &str| ["running_mean", "running_var", "num_batches_tracked", "adj_matrix"].iter().any(|buffer| name.ends_with(buffer));
+    let parameters: usize = weights.iter().filter(|(name, _)| !is_buffer(name)).map(|(_, tensor)| tensor.len()).sum();
+    assert_eq!(parameters, 16_247_251);
+}
