@@ -1,1 +1,1 @@
-//! What crosses crates: parity with the reference, command lines, end to end.
+//! What crosses crates lives in `tests/`: the built binaries, one after the other, as a user types them.
