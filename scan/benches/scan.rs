@@ -1,4 +1,5 @@
-//! Times every form: `cargo bench -p scan [-- WORD...]`, where words choose forms (naive, portable, AVX2, AVX-512).
+//! Times every form: `cargo bench -p scan [-- WORD...]`, where words choose forms (naive, portable, AVX2, AVX-512) and
+//! numbers how many sequences (17 and 136).
 //!
 //! Milliseconds, the least of many runs, so that what else the machine does weighs little. L = 243, D = 256, N = 16, f32,
 //! with everything that a Mamba layer uses: D, z, delta_bias and softplus. "bare" is the scan alone, as in older tables.
@@ -136,11 +137,14 @@ fn row(form: Option<Form>, sequences: usize, threads: &dyn ParallelFor) -> [f64;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.eq_ignore_ascii_case(word));
+    let counts: Vec<usize> = words.iter().filter_map(|word| word.parse().ok()).collect();
+    let counts = if counts.is_empty() { vec![17, 136] } else { counts };
+    let names: Vec<&String> = words.iter().filter(|word| word.parse::<usize>().is_err()).collect();
+    let chosen = |name: &str| names.is_empty() || names.iter().any(|word| name.eq_ignore_ascii_case(word));
     println!("{:<10} {:>4} {:>8} {:>10} {:>10} {:>10} {:>10}", "form", "S", "threads", "bare", "forward", "backward", "step");
-    for sequences in [17, 136] {
+    for sequences in counts {
         let print = |name: &str, threads: usize, [bare, full, backward, step]: [f64; 4]| {
-            println!("{name:<10} {sequences:>4} {threads:>8} {bare:>10.2} {full:>10.2} {backward:>10.2} {step:>10.4}");
+            println!("{name:<10} {sequences:>4} {threads:>8} {bare:>10.3} {full:>10.3} {backward:>10.3} {step:>10.4}");
         };
         if chosen("naive") {
             print("naive", 1, row(None, sequences, &Serial));

@@ -19,13 +19,13 @@ use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use crate::forward::{per_channel, transpose_in, transpose_out};
-use crate::lanes::{Lanes, sigmoid, softplus};
+use crate::lanes::{Lanes, each_state, sigmoid, softplus};
 use crate::scratch::{self, Area, Carve};
 use crate::shared::SharedMut;
 use crate::{Dims, InputGrads, Inputs, OutputGrads};
 
-/// Frames in a chunk, for sequences of moderate length. Longer: fewer states are computed twice; shorter: the buffers
-/// stay in the fastest cache. Sequences longer than its square take their square root, which bounds the memory.
+/// Frames in a chunk at least. The four buffers of a chunk take 4 KiB a frame (16 lanes, 16 states), and what is not in the
+/// last chunk is computed twice: on CPUs with 1 MiB of second-level cache everything from 4 to 64 is within a tenth.
 const CHUNK: usize = 32;
 
 /// Groups of sequences at most: how many threads a call can use, and how many partial sums there are.
@@ -38,7 +38,7 @@ pub(crate) struct Call<'a> {
     output_grads: &'a OutputGrads<'a>,
     grads: Grads<'a>,
     layout: Layout,
-    /// (N, padded channels): A, transposed, times log2(e)
+    /// (blocks, N, WIDTH): A, transposed, times log2(e)
     a: &'a [f32],
     /// (groups, [`Layout::partial`])
     partials: SharedMut<'a, f32>,
@@ -57,8 +57,12 @@ struct Grads<'a> {
 /// How a call is cut up.
 #[derive(Clone, Copy)]
 struct Layout {
-    /// Channels, rounded up to whole vectors.
-    padded: usize,
+    /// Lanes in a vector.
+    width: usize,
+    /// Vectors that the channels fill; the last may be filled in part.
+    blocks: usize,
+    /// Values of a block's state: N vectors.
+    tile: usize,
     /// Frames in a chunk.
     chunk: usize,
     /// Chunks in a sequence.
@@ -69,18 +73,26 @@ struct Layout {
 
 impl Layout {
     fn new(dims: Dims, width: usize) -> Self {
+        // At least the square root of the length, which bounds the memory of a long sequence.
         let chunk = CHUNK.max(dims.frames.isqrt()).min(dims.frames.max(1));
         Self {
-            padded: dims.channels.next_multiple_of(width),
+            width,
+            blocks: dims.channels.div_ceil(width),
+            tile: dims.states * width,
             chunk,
             chunks: dims.frames.div_ceil(chunk),
             groups: dims.sequences.min(GROUPS),
         }
     }
 
-    /// Values in a group's partial sums: dA (N, padded), dD (padded), ddelta_bias (padded).
-    fn partial(self, states: usize) -> usize {
-        (states + 2) * self.padded
+    /// Values in a group's partial sums: dA (blocks, N, WIDTH), dD (blocks, WIDTH), ddelta_bias (blocks, WIDTH).
+    fn partial(self) -> usize {
+        self.blocks * (self.tile + 2 * self.width)
+    }
+
+    /// Values of scratch memory that a task needs: see [`Work`].
+    fn scratch(self) -> usize {
+        self.chunks.max(1) * self.blocks * self.tile + (4 * self.chunk + 1) * self.tile + 6 * self.chunk * self.width
     }
 
     /// The group's sequences: sizes differ by one at most.
@@ -88,27 +100,29 @@ impl Layout {
         // group * sequences cannot overflow: sequences is at most the length of a slice over 64, or there is no data at all.
         group * sequences / self.groups..(group + 1) * sequences / self.groups
     }
+
+    /// A block's channels.
+    #[inline(always)]
+    fn block(self, index: usize, channels: usize) -> Range<usize> {
+        index * self.width..channels.min((index + 1) * self.width)
+    }
 }
 
-/// Runs a backward call on arguments that were checked: `each_task` is given the call and how many tasks it has.
-pub(crate) fn with_call<R>(
+/// Runs a backward call on arguments that were checked: `run_tasks` is given the call and how many tasks it has.
+pub(crate) fn with_call<E>(
     dims: Dims,
     inputs: &Inputs<'_>,
     output_grads: &OutputGrads<'_>,
     grads: &mut InputGrads<'_>,
     width: usize,
-    run_tasks: impl FnOnce(&Call<'_>, usize) -> Result<(), R>,
-) -> Result<(), R> {
+    run_tasks: impl FnOnce(&Call<'_>, usize) -> Result<(), E>,
+) -> Result<(), E> {
     let layout = Layout::new(dims, width);
-    let Dims { channels, states, .. } = dims;
-    let partial = layout.partial(states);
-    scratch::with(Area::Call, states * layout.padded + layout.groups * partial, |memory| {
-        let (a, partials) = memory.split_at_mut(states * layout.padded);
-        a.fill(0.0);
-        for (channel, row) in inputs.a.chunks_exact(states.max(1)).enumerate() {
-            for n in 0..states {
-                a[n * layout.padded + channel] = row[n] * LOG2_E;
-            }
+    let Layout { blocks, tile, groups, .. } = layout;
+    scratch::with(Area::Call, blocks * tile + groups * layout.partial(), |memory| {
+        let (a, partials) = memory.split_at_mut(blocks * tile);
+        for index in 0..blocks {
+            transpose_in(width, inputs.a, &layout.block(index, dims.channels), dims.states, LOG2_E, &mut a[index * tile..(index + 1) * tile]);
         }
         let call = Call {
             dims,
@@ -126,41 +140,44 @@ pub(crate) fn with_call<R>(
             a,
             partials: SharedMut::new(&mut *partials),
         };
-        run_tasks(&call, layout.groups)?;
-
-        // Add the groups up, in their order.
-        let (first, rest) = partials.split_at_mut(partial.min(partials.len()));
-        for other in rest.chunks_exact(partial.max(1)) {
-            first.iter_mut().zip(other).for_each(|(sum, value)| *sum += value);
-        }
-        if layout.groups == 0 {
-            for sums in std::iter::once(&mut *grads.a).chain(grads.d.as_deref_mut()).chain(grads.delta_bias.as_deref_mut()) {
-                sums.fill(0.0);
-            }
-            return Ok(());
-        }
-        let (grad_a, per_channel) = first.split_at(states * layout.padded);
-        for (channel, row) in grads.a.chunks_exact_mut(states.max(1)).enumerate() {
-            for n in 0..states {
-                row[n] = grad_a[n * layout.padded + channel];
-            }
-        }
-        if let Some(grad_d) = grads.d.as_deref_mut() {
-            grad_d.copy_from_slice(&per_channel[..channels]);
-        }
-        if let Some(grad_bias) = grads.delta_bias.as_deref_mut() {
-            grad_bias.copy_from_slice(&per_channel[layout.padded..layout.padded + channels]);
-        }
+        run_tasks(&call, groups)?;
+        add_groups(dims, layout, partials, grads);
         Ok(())
     })
 }
 
+/// Adds the groups' partial sums up, in their order, and hands them out.
+fn add_groups(dims: Dims, layout: Layout, partials: &mut [f32], grads: &mut InputGrads<'_>) {
+    let Layout { width, blocks, tile, groups, .. } = layout;
+    if groups == 0 {
+        for sums in std::iter::once(&mut *grads.a).chain(grads.d.as_deref_mut()).chain(grads.delta_bias.as_deref_mut()) {
+            sums.fill(0.0);
+        }
+        return;
+    }
+    let (sums, rest) = partials.split_at_mut(layout.partial());
+    for other in rest.chunks_exact(layout.partial().max(1)) {
+        sums.iter_mut().zip(other).for_each(|(sum, value)| *sum += value);
+    }
+    let (grad_a, per_channel) = sums.split_at(blocks * tile);
+    let (grad_d, grad_bias) = per_channel.split_at(blocks * width);
+    for index in 0..blocks {
+        let block = layout.block(index, dims.channels);
+        let to = &mut grads.a[block.start * dims.states..block.end * dims.states];
+        transpose_out(width, &grad_a[index * tile..(index + 1) * tile], dims.states, to);
+    }
+    if let Some(to) = grads.d.as_deref_mut() {
+        to.copy_from_slice(&grad_d[..dims.channels]);
+    }
+    if let Some(to) = grads.delta_bias.as_deref_mut() {
+        to.copy_from_slice(&grad_bias[..dims.channels]);
+    }
+}
+
 impl Call<'_> {
-    /// Values of scratch memory that a task needs, with vectors of `width` lanes.
-    pub(crate) fn scratch(&self, width: usize) -> usize {
-        let Layout { padded, chunk, chunks, .. } = self.layout;
-        let tile = self.dims.states * width;
-        chunks.max(1) * self.dims.states * padded + (4 * chunk + 1) * tile + chunk * width
+    /// Values of scratch memory that a task needs.
+    pub(crate) fn scratch(&self) -> usize {
+        self.layout.scratch()
     }
 }
 
@@ -176,11 +193,11 @@ pub(crate) fn run<L: Lanes>(lanes: L, call: &Call<'_>, group: usize, memory: &mu
 
 /// A task's memory.
 struct Work<'a> {
-    /// (chunks - 1, N, padded): the states before each chunk but the first
+    /// (chunks - 1, blocks, N, WIDTH): the states before each chunk but the first
     starts: &'a mut [f32],
-    /// (N, padded): the gradient of the state after the frame at hand, as later frames give it
+    /// (blocks, N, WIDTH): the gradient of the state after the frame at hand, as later frames give it
     carry: &'a mut [f32],
-    /// (N, padded), the sums over sequences: of A, of D, of delta_bias
+    /// The sums over sequences: of A (blocks, N, WIDTH), of D and of delta_bias (blocks, WIDTH)
     grad_a: &'a mut [f32],
     grad_d: &'a mut [f32],
     grad_bias: &'a mut [f32],
@@ -188,6 +205,15 @@ struct Work<'a> {
     h: &'a mut [f32],
     /// (chunk, N, WIDTH): exp(delta A)
     decay: &'a mut [f32],
+    /// (chunk, WIDTH): delta with bias and softplus, and the slope of softplus
+    delta: &'a mut [f32],
+    delta_slope: &'a mut [f32],
+    /// (chunk, WIDTH): delta u
+    delta_u: &'a mut [f32],
+    /// (chunk, WIDTH): the gradient of y before the gate
+    grad_y: &'a mut [f32],
+    /// (chunk, WIDTH): the gradient of y times the slope of the gate
+    grad_gate: &'a mut [f32],
     /// (chunk, WIDTH): y before the gate
     ungated: &'a mut [f32],
     /// (chunk, N, WIDTH): the gradients of B and C, not yet added over lanes
@@ -198,37 +224,40 @@ struct Work<'a> {
 /// One group of sequences. `FIXED` is N where it is known, else 0.
 #[inline(always)]
 fn run_group<L: Lanes, const FIXED: usize>(lanes: L, call: &Call<'_>, group: usize, memory: &mut [f32]) {
-    let Dims { sequences, channels, .. } = call.dims;
-    let states = if FIXED > 0 { FIXED } else { call.dims.states };
-    let Layout { padded, chunk, chunks, .. } = call.layout;
-    let partial = call.layout.partial(states);
+    let Layout { blocks, tile, chunk, chunks, .. } = call.layout;
+    let partial = call.layout.partial();
     // SAFETY: every group has its own.
     let mut sums = Carve(unsafe { call.partials.part(group * partial..(group + 1) * partial) });
     sums.0.fill(0.0);
-    let tile = states * L::WIDTH;
     let mut memory = Carve(memory);
+    let row = chunk * L::WIDTH;
     let mut work = Work {
-        starts: memory.take(chunks.saturating_sub(1) * states * padded),
-        carry: memory.take(states * padded),
-        grad_a: sums.take(states * padded),
-        grad_d: sums.take(padded),
-        grad_bias: sums.take(padded),
+        starts: memory.take(chunks.saturating_sub(1) * blocks * tile),
+        carry: memory.take(blocks * tile),
+        grad_a: sums.take(blocks * tile),
+        grad_d: sums.take(blocks * L::WIDTH),
+        grad_bias: sums.take(blocks * L::WIDTH),
         h: memory.take((chunk + 1) * tile),
         decay: memory.take(chunk * tile),
-        ungated: memory.take(chunk * L::WIDTH),
+        delta: memory.take(row),
+        delta_slope: memory.take(row),
+        delta_u: memory.take(row),
+        grad_y: memory.take(row),
+        grad_gate: memory.take(row),
+        ungated: memory.take(row),
         grad_b: memory.take(chunk * tile),
         grad_c: memory.take(chunk * tile),
     };
-    for sequence in call.layout.group(sequences, group) {
+    for sequence in call.layout.group(call.dims.sequences, group) {
         let task = Task::<L, FIXED> { lanes, call, sequence };
-        for block in (0..channels).step_by(L::WIDTH) {
-            task.begin(&mut work, block..channels.min(block + L::WIDTH));
+        for index in 0..blocks {
+            task.begin(&mut work, index);
         }
         for index in (0..chunks).rev() {
             task.chunk(&mut work, index);
         }
-        for block in (0..channels).step_by(L::WIDTH) {
-            task.end(&mut work, block..channels.min(block + L::WIDTH));
+        for index in 0..blocks {
+            task.end(&work, index);
         }
     }
 }
@@ -246,6 +275,18 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
         if FIXED > 0 { FIXED } else { self.call.dims.states }
     }
 
+    /// Values of a block's state: a constant where N is.
+    #[inline(always)]
+    fn tile(&self) -> usize {
+        self.states() * L::WIDTH
+    }
+
+    /// A block's channels.
+    #[inline(always)]
+    fn block(&self, index: usize) -> Range<usize> {
+        self.call.layout.block(index, self.call.dims.channels)
+    }
+
     /// Where the frame's channels of a block are, in (S, L, D).
     #[inline(always)]
     fn channels_at(&self, t: usize, block: &Range<usize>) -> Range<usize> {
@@ -260,141 +301,162 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
         frame * self.states()..(frame + 1) * self.states()
     }
 
-    /// delta before and after softplus.
+    /// Where a block's state is, in (S, D, N).
     #[inline(always)]
-    fn delta(&self, at: Range<usize>, bias: L::F) -> (L::F, L::F) {
-        let raw = self.lanes.add(self.lanes.load_up_to(&self.call.inputs.delta[at]), bias);
-        (raw, if self.call.inputs.delta_softplus { softplus(self.lanes, raw) } else { raw })
+    fn state_at(&self, block: &Range<usize>) -> Range<usize> {
+        let row = self.sequence * self.call.dims.channels;
+        (row + block.start) * self.states()..(row + block.end) * self.states()
     }
 
-    /// Row `n` of the block in something of shape (N, padded).
+    /// Something of shape (S, D, N), 0 where it is absent: the block's part, as (N, WIDTH).
     #[inline(always)]
-    fn row(&self, n: usize, block: &Range<usize>) -> Range<usize> {
-        let at = n * self.call.layout.padded + block.start;
-        at..at + L::WIDTH
-    }
-
-    /// Vector `n` of frame `i` in something of shape (chunk, N, WIDTH).
-    #[inline(always)]
-    fn vector(&self, i: usize, n: usize) -> Range<usize> {
-        let at = (i * self.states() + n) * L::WIDTH;
-        at..at + L::WIDTH
-    }
-
-    /// The state before the first frame, as (N, WIDTH).
-    #[inline(always)]
-    fn initial_state(&self, block: &Range<usize>, to: &mut [f32]) {
-        match self.call.inputs.initial_state {
-            Some(initial) => {
-                let sequence = self.sequence * self.call.dims.channels * self.states();
-                transpose_in::<L>(&initial[sequence..], block, self.states(), 1.0, to);
-            }
-            None => to[..self.states() * L::WIDTH].fill(0.0),
+    fn state_in(&self, from: Option<&[f32]>, block: &Range<usize>, to: &mut [f32]) {
+        match from {
+            Some(from) => transpose_in(L::WIDTH, &from[self.state_at(block)], &(0..block.len()), self.states(), 1.0, to),
+            None => to.fill(0.0),
         }
     }
 
     /// Keeps the states before each chunk but the first, and takes the last state's gradient over.
     #[inline(always)]
-    fn begin(&self, work: &mut Work<'_>, block: Range<usize>) {
-        let (lanes, states) = (self.lanes, self.states());
-        let Layout { padded, chunk, chunks, .. } = self.call.layout;
-        let bias = per_channel(self.lanes, self.call.inputs.delta_bias, &block);
-        let h = &mut work.h[..states * L::WIDTH];
-        self.initial_state(&block, h);
-        for t in 0..chunks.saturating_sub(1) * chunk {
-            let at = self.channels_at(t, &block);
-            let (_, delta) = self.delta(at.clone(), bias);
-            let delta_u = lanes.mul(delta, lanes.load_up_to(&self.call.inputs.u[at]));
-            let b = &self.call.inputs.b[self.states_at(t)];
-            for n in 0..states {
-                let a = lanes.load(&self.call.a[self.row(n, &block)]);
-                let decay = lanes.exp2(lanes.mul(delta, a));
-                let place = &mut h[self.vector(0, n)];
-                let next = lanes.mul_add(decay, lanes.load(place), lanes.mul(delta_u, lanes.splat(b[n])));
-                lanes.store(next, place);
-            }
-            if (t + 1) % chunk == 0 {
-                let start = &mut work.starts[(t / chunk) * states * padded..][..states * padded];
-                for n in 0..states {
-                    start[self.row(n, &block)].copy_from_slice(&h[self.vector(0, n)]);
-                }
-            }
+    fn begin(&self, work: &mut Work<'_>, index: usize) {
+        let (block, tile) = (self.block(index), self.tile());
+        let Layout { blocks, chunk, chunks, .. } = self.call.layout;
+        self.state_in(self.call.inputs.initial_state, &block, &mut work.h[..tile]);
+        for number in 0..chunks.saturating_sub(1) {
+            let time = number * chunk..(number + 1) * chunk;
+            self.prepare_steps(work, &time, &block);
+            self.skip_through(work, &time, index);
+            work.starts[(number * blocks + index) * tile..][..tile].copy_from_slice(&work.h[..tile]);
         }
-        // The buffer of states serves to turn the gradient around.
-        match self.call.output_grads.last_state {
-            Some(grad) => transpose_in::<L>(&grad[self.sequence * self.call.dims.channels * states..], &block, states, 1.0, h),
-            None => h.fill(0.0),
-        }
-        for n in 0..states {
-            work.carry[self.row(n, &block)].copy_from_slice(&h[self.vector(0, n)]);
-        }
+        self.state_in(self.call.output_grads.last_state, &block, &mut work.carry[index * tile..(index + 1) * tile]);
     }
 
     /// Gives the initial state its gradient.
     #[inline(always)]
-    fn end(&self, work: &mut Work<'_>, block: Range<usize>) {
+    fn end(&self, work: &Work<'_>, index: usize) {
         let Some(grad) = &self.call.grads.initial_state else { return };
-        let states = self.states();
-        for n in 0..states {
-            work.h[self.vector(0, n)].copy_from_slice(&work.carry[self.row(n, &block)]);
-        }
-        let at = self.sequence * self.call.dims.channels + block.start;
         // SAFETY: these channels of this sequence belong to this task alone.
-        transpose_out::<L>(work.h, states, unsafe { grad.part(at * states..(at + block.len()) * states) });
+        let to = unsafe { grad.part(self.state_at(&self.block(index))) };
+        transpose_out(L::WIDTH, &work.carry[index * self.tile()..(index + 1) * self.tile()], self.states(), to);
     }
 
     /// All channels of one chunk, and then the gradients of its B and C.
     #[inline(always)]
-    fn chunk(&self, work: &mut Work<'_>, index: usize) {
-        let Dims { frames, channels, .. } = self.call.dims;
-        let (chunk, states) = (self.call.layout.chunk, self.states());
-        let time = index * chunk..frames.min((index + 1) * chunk);
+    fn chunk(&self, work: &mut Work<'_>, number: usize) {
+        let Layout { blocks, chunk, .. } = self.call.layout;
+        let time = number * chunk..self.call.dims.frames.min((number + 1) * chunk);
         work.grad_b.fill(0.0);
         work.grad_c.fill(0.0);
-        for start in (0..channels).step_by(L::WIDTH) {
-            let block = start..channels.min(start + L::WIDTH);
-            self.recompute(work, index, &time, &block);
-            self.walk_back(work, &time, &block);
+        for index in 0..blocks {
+            let block = self.block(index);
+            self.prepare_steps(work, &time, &block);
+            self.prepare_gradients(work, &time, &block);
+            self.recompute(work, number, &time, index);
+            self.walk_back(work, &time, index);
         }
-        for (i, t) in time.enumerate() {
+        for (i, t) in (time.start..time.end).enumerate() {
+            let at = self.states_at(t);
             // SAFETY: the frames of this sequence belong to this task alone.
-            let (grad_b, grad_c) = unsafe { (self.call.grads.b.part(self.states_at(t)), self.call.grads.c.part(self.states_at(t))) };
-            for n in 0..states {
-                grad_b[n] = self.lanes.sum(self.lanes.load(&work.grad_b[self.vector(i, n)]));
-                grad_c[n] = self.lanes.sum(self.lanes.load(&work.grad_c[self.vector(i, n)]));
+            let (grad_b, grad_c) = unsafe { (self.call.grads.b.part(at.start..at.end), self.call.grads.c.part(at)) };
+            for n in 0..self.states() {
+                let vector = i * self.tile() + n * L::WIDTH;
+                grad_b[n] = self.lanes.sum(self.lanes.load(&work.grad_b[vector..]));
+                grad_c[n] = self.lanes.sum(self.lanes.load(&work.grad_c[vector..]));
             }
+        }
+    }
+
+    /// The block's steps (delta and delta u) in some frames, all at once: see `AHEAD` of the forward pass.
+    #[inline(always)]
+    fn prepare_steps(&self, work: &mut Work<'_>, time: &Range<usize>, block: &Range<usize>) {
+        let (lanes, inputs) = (self.lanes, self.call.inputs);
+        let bias = per_channel(lanes, inputs.delta_bias, block);
+        for (i, t) in (time.start..time.end).enumerate() {
+            let at = self.channels_at(t, block);
+            let mut delta = lanes.add(lanes.load_up_to(&inputs.delta[at.start..at.end]), bias);
+            if inputs.delta_softplus {
+                delta = softplus(lanes, delta);
+            }
+            lanes.store(delta, &mut work.delta[i * L::WIDTH..]);
+            lanes.store(lanes.mul(delta, lanes.load_up_to(&inputs.u[at])), &mut work.delta_u[i * L::WIDTH..]);
+        }
+    }
+
+    /// The block's slopes of softplus and of the gate, and its gradients of y before the gate.
+    #[inline(always)]
+    fn prepare_gradients(&self, work: &mut Work<'_>, time: &Range<usize>, block: &Range<usize>) {
+        let (lanes, one) = (self.lanes, self.lanes.splat(1.0));
+        let bias = per_channel(lanes, self.call.inputs.delta_bias, block);
+        for (i, t) in (time.start..time.end).enumerate() {
+            let at = self.channels_at(t, block);
+            if self.call.inputs.delta_softplus {
+                let raw = lanes.add(lanes.load_up_to(&self.call.inputs.delta[at.start..at.end]), bias);
+                lanes.store(sigmoid(lanes, raw), &mut work.delta_slope[i * L::WIDTH..]);
+            }
+            let mut grad_y = lanes.load_up_to(&self.call.output_grads.y[at.start..at.end]);
+            if let Some(z) = self.call.inputs.z {
+                let z = lanes.load_up_to(&z[at]);
+                let gate = sigmoid(lanes, z);
+                // silu'(z) = gate (1 + z (1 - gate))
+                let slope = lanes.mul(gate, lanes.mul_add(z, lanes.sub(one, gate), one));
+                lanes.store(lanes.mul(grad_y, slope), &mut work.grad_gate[i * L::WIDTH..]);
+                grad_y = lanes.mul(grad_y, lanes.mul(z, gate));
+            }
+            lanes.store(grad_y, &mut work.grad_y[i * L::WIDTH..]);
+        }
+    }
+
+    /// Moves the state at the start of the buffer over some frames, keeping nothing on the way.
+    #[inline(always)]
+    fn skip_through(&self, work: &mut Work<'_>, time: &Range<usize>, index: usize) {
+        let (lanes, states, tile) = (self.lanes, self.states(), self.tile());
+        let a = &self.call.a[index * tile..(index + 1) * tile];
+        let h = &mut work.h[..tile];
+        for (i, t) in (time.start..time.end).enumerate() {
+            let delta = lanes.load(&work.delta[i * L::WIDTH..]);
+            let delta_u = lanes.load(&work.delta_u[i * L::WIDTH..]);
+            let b = &self.call.inputs.b[self.states_at(t)][..states];
+            each_state!(n in FIXED or states => {
+                let (start, end) = (n * L::WIDTH, (n + 1) * L::WIDTH);
+                let decay = lanes.exp2(lanes.mul(delta, lanes.load(&a[start..end])));
+                let place = &mut h[start..end];
+                lanes.store(lanes.mul_add(decay, lanes.load(place), lanes.mul(delta_u, lanes.splat(b[n]))), place);
+            });
         }
     }
 
     /// The block's states and decays in one chunk, again.
     #[inline(always)]
-    fn recompute(&self, work: &mut Work<'_>, index: usize, time: &Range<usize>, block: &Range<usize>) {
-        let (lanes, states, inputs) = (self.lanes, self.states(), self.call.inputs);
-        let padded = self.call.layout.padded;
-        if index == 0 {
-            self.initial_state(block, work.h);
+    fn recompute(&self, work: &mut Work<'_>, number: usize, time: &Range<usize>, index: usize) {
+        let (lanes, states, tile, inputs) = (self.lanes, self.states(), self.tile(), self.call.inputs);
+        let block = self.block(index);
+        if number == 0 {
+            self.state_in(inputs.initial_state, &block, &mut work.h[..tile]);
         } else {
-            let start = &work.starts[(index - 1) * states * padded..][..states * padded];
-            for n in 0..states {
-                work.h[self.vector(0, n)].copy_from_slice(&start[self.row(n, block)]);
-            }
+            let start = ((number - 1) * self.call.layout.blocks + index) * tile;
+            work.h[..tile].copy_from_slice(&work.starts[start..start + tile]);
         }
-        let (skip, bias) = (per_channel(self.lanes, inputs.d, block), per_channel(self.lanes, inputs.delta_bias, block));
-        for (i, t) in time.clone().enumerate() {
-            let at = self.channels_at(t, block);
-            let (_, delta) = self.delta(at.clone(), bias);
-            let u = lanes.load_up_to(&inputs.u[at]);
-            let delta_u = lanes.mul(delta, u);
-            let mut y = if inputs.d.is_some() { lanes.mul(skip, u) } else { lanes.splat(0.0) };
-            let (b, c) = (&inputs.b[self.states_at(t)], &inputs.c[self.states_at(t)]);
-            for n in 0..states {
-                let a = lanes.load(&self.call.a[self.row(n, block)]);
-                let decay = lanes.exp2(lanes.mul(delta, a));
-                let before = lanes.load(&work.h[self.vector(i, n)]);
-                let h = lanes.mul_add(decay, before, lanes.mul(delta_u, lanes.splat(b[n])));
-                lanes.store(h, &mut work.h[self.vector(i + 1, n)]);
-                lanes.store(decay, &mut work.decay[self.vector(i, n)]);
+        let skip = per_channel(lanes, inputs.d, &block);
+        let a = &self.call.a[index * tile..(index + 1) * tile];
+        for (i, t) in (time.start..time.end).enumerate() {
+            let delta = lanes.load(&work.delta[i * L::WIDTH..]);
+            let delta_u = lanes.load(&work.delta_u[i * L::WIDTH..]);
+            let (b, c) = (&inputs.b[self.states_at(t)][..states], &inputs.c[self.states_at(t)][..states]);
+            let (before, after) = work.h[i * tile..(i + 2) * tile].split_at_mut(tile);
+            let after = &mut after[..tile];
+            let decays = &mut work.decay[i * tile..(i + 1) * tile];
+            let mut y = lanes.splat(0.0);
+            each_state!(n in FIXED or states => {
+                let (start, end) = (n * L::WIDTH, (n + 1) * L::WIDTH);
+                let decay = lanes.exp2(lanes.mul(delta, lanes.load(&a[start..end])));
+                let h = lanes.mul_add(decay, lanes.load(&before[start..end]), lanes.mul(delta_u, lanes.splat(b[n])));
+                lanes.store(h, &mut after[start..end]);
+                lanes.store(decay, &mut decays[start..end]);
                 y = lanes.mul_add(h, lanes.splat(c[n]), y);
+            });
+            if inputs.d.is_some() {
+                y = lanes.mul_add(skip, lanes.load_up_to(&inputs.u[self.channels_at(t, &block)]), y);
             }
             lanes.store(y, &mut work.ungated[i * L::WIDTH..]);
         }
@@ -402,64 +464,61 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
 
     /// The block's gradients in one chunk, from its last frame to its first.
     #[inline(always)]
-    fn walk_back(&self, work: &mut Work<'_>, time: &Range<usize>, block: &Range<usize>) {
-        let (lanes, states, inputs, grads) = (self.lanes, self.states(), self.call.inputs, &self.call.grads);
-        let (zero, one) = (lanes.splat(0.0), lanes.splat(1.0));
-        let (skip, bias) = (per_channel(self.lanes, inputs.d, block), per_channel(self.lanes, inputs.delta_bias, block));
+    fn walk_back(&self, work: &mut Work<'_>, time: &Range<usize>, index: usize) {
+        let (lanes, states, tile) = (self.lanes, self.states(), self.tile());
+        let (inputs, grads) = (self.call.inputs, &self.call.grads);
+        let block = self.block(index);
+        let skip = per_channel(lanes, inputs.d, &block);
+        let a = &self.call.a[index * tile..(index + 1) * tile];
+        let carry = &mut work.carry[index * tile..(index + 1) * tile];
+        let grad_a = &mut work.grad_a[index * tile..(index + 1) * tile];
         let mut grad_d = lanes.load(&work.grad_d[block.start..]);
         let mut grad_bias = lanes.load(&work.grad_bias[block.start..]);
-        for (i, t) in time.clone().enumerate().rev() {
-            let at = self.channels_at(t, block);
-            let (raw, delta) = self.delta(at.clone(), bias);
-            let u = lanes.load_up_to(&inputs.u[at.clone()]);
-            let delta_u = lanes.mul(delta, u);
-            let mut grad_y = lanes.load_up_to(&self.call.output_grads.y[at.clone()]);
-            if let Some(z) = inputs.z {
-                let z = lanes.load_up_to(&z[at.clone()]);
-                let gate = sigmoid(lanes, z);
-                if let Some(grad_z) = &grads.z {
-                    // silu'(z) = gate (1 + z (1 - gate))
-                    let slope = lanes.mul(gate, lanes.mul_add(z, lanes.sub(one, gate), one));
-                    let ungated = lanes.load(&work.ungated[i * L::WIDTH..]);
-                    // SAFETY: these channels of this sequence belong to this task alone.
-                    let to = unsafe { grad_z.part(at.clone()) };
-                    lanes.store_up_to(lanes.mul(grad_y, lanes.mul(ungated, slope)), to);
-                }
-                grad_y = lanes.mul(grad_y, lanes.mul(z, gate));
+        for (i, t) in (time.start..time.end).enumerate().rev() {
+            let at = self.channels_at(t, &block);
+            let u = lanes.load_up_to(&inputs.u[at.start..at.end]);
+            let delta = lanes.load(&work.delta[i * L::WIDTH..]);
+            let delta_u = lanes.load(&work.delta_u[i * L::WIDTH..]);
+            let grad_y = lanes.load(&work.grad_y[i * L::WIDTH..]);
+            if let Some(grad_z) = &grads.z {
+                // SAFETY: these channels of this sequence belong to this task alone.
+                let to = unsafe { grad_z.part(at.start..at.end) };
+                lanes.store_up_to(lanes.mul(lanes.load(&work.grad_gate[i * L::WIDTH..]), lanes.load(&work.ungated[i * L::WIDTH..])), to);
             }
             grad_d = lanes.mul_add(grad_y, u, grad_d);
             // sum over n of g B, and of g A exp(delta A) h_{t-1} (here with A log2(e))
-            let (mut through_b, mut through_a) = (zero, zero);
-            let (b, c) = (&inputs.b[self.states_at(t)], &inputs.c[self.states_at(t)]);
-            for n in 0..states {
-                let vector = self.vector(i, n);
-                let row = self.row(n, block);
-                let decay = lanes.load(&work.decay[vector.clone()]);
-                let h = lanes.load(&work.h[self.vector(i + 1, n)]);
-                let decayed = lanes.mul(decay, lanes.load(&work.h[vector.clone()]));
-                let g = lanes.mul_add(grad_y, lanes.splat(c[n]), lanes.load(&work.carry[row.clone()]));
-                let grad_c = &mut work.grad_c[vector.clone()];
-                lanes.store(lanes.mul_add(grad_y, h, lanes.load(grad_c)), grad_c);
-                let grad_b = &mut work.grad_b[vector];
-                lanes.store(lanes.mul_add(g, delta_u, lanes.load(grad_b)), grad_b);
-                let along = lanes.mul(g, decayed);
-                through_a = lanes.mul_add(along, lanes.load(&self.call.a[row.clone()]), through_a);
+            let (mut through_b, mut through_a) = (lanes.splat(0.0), lanes.splat(0.0));
+            let (b, c) = (&inputs.b[self.states_at(t)][..states], &inputs.c[self.states_at(t)][..states]);
+            let (before, after) = work.h[i * tile..(i + 2) * tile].split_at(tile);
+            let after = &after[..tile];
+            let decays = &work.decay[i * tile..(i + 1) * tile];
+            let (grad_b, grad_c) = (&mut work.grad_b[i * tile..(i + 1) * tile], &mut work.grad_c[i * tile..(i + 1) * tile]);
+            each_state!(n in FIXED or states => {
+                let (start, end) = (n * L::WIDTH, (n + 1) * L::WIDTH);
+                let decay = lanes.load(&decays[start..end]);
+                let g = lanes.mul_add(grad_y, lanes.splat(c[n]), lanes.load(&carry[start..end]));
+                lanes.store(lanes.mul(g, decay), &mut carry[start..end]);
+                let to = &mut grad_c[start..end];
+                lanes.store(lanes.mul_add(grad_y, lanes.load(&after[start..end]), lanes.load(to)), to);
+                let to = &mut grad_b[start..end];
+                lanes.store(lanes.mul_add(g, delta_u, lanes.load(to)), to);
+                let along = lanes.mul(g, lanes.mul(decay, lanes.load(&before[start..end])));
+                through_a = lanes.mul_add(along, lanes.load(&a[start..end]), through_a);
                 through_b = lanes.mul_add(g, lanes.splat(b[n]), through_b);
-                let grad_a = &mut work.grad_a[row.clone()];
-                lanes.store(lanes.mul_add(along, delta, lanes.load(grad_a)), grad_a);
-                lanes.store(lanes.mul(g, decay), &mut work.carry[row]);
-            }
+                let to = &mut grad_a[start..end];
+                lanes.store(lanes.mul_add(along, delta, lanes.load(to)), to);
+            });
             let mut grad_u = lanes.mul(delta, through_b);
             if inputs.d.is_some() {
                 grad_u = lanes.mul_add(skip, grad_y, grad_u);
             }
             let mut grad_delta = lanes.mul_add(u, through_b, lanes.mul(through_a, lanes.splat(LN_2)));
             if inputs.delta_softplus {
-                grad_delta = lanes.mul(grad_delta, sigmoid(lanes, raw));
+                grad_delta = lanes.mul(grad_delta, lanes.load(&work.delta_slope[i * L::WIDTH..]));
             }
             grad_bias = lanes.add(grad_bias, grad_delta);
             // SAFETY: these channels of this sequence belong to this task alone.
-            let (to_u, to_delta) = unsafe { (grads.u.part(at.clone()), grads.delta.part(at)) };
+            let (to_u, to_delta) = unsafe { (grads.u.part(at.start..at.end), grads.delta.part(at)) };
             lanes.store_up_to(grad_u, to_u);
             lanes.store_up_to(grad_delta, to_delta);
         }

@@ -109,7 +109,7 @@ impl Form {
         check_backward(dims, inputs, output_grads, input_grads)?;
         with_kernels!(self, kernels => {
             backward::with_call(dims, inputs, output_grads, input_grads, kernels.width(), |call, tasks| {
-                let scratch = call.scratch(kernels.width());
+                let scratch = call.scratch();
                 threads.run(tasks, &|task| scratch::with(Area::Task, scratch, |memory| kernels.backward(call, task, memory)))
             })
         })

@@ -133,3 +133,25 @@ fn ln_1p_unit<L: Lanes>(lanes: L, e: L::F) -> L::F {
     }
     lanes.mul(series, s)
 }
+
+/// Runs a block for every state `$n`: where `$fixed` is 16 written out sixteen times, else as a loop over `$states`.
+///
+/// The compiler would unroll such a loop only where it finds it small, and a state stays in registers only where it is
+/// unrolled.
+macro_rules! each_state {
+    ($n:ident in $fixed:ident or $states:expr => $body:block) => {
+        if $fixed == 16 {
+            each_state!(@ $n $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        } else {
+            for $n in 0..$states $body
+        }
+    };
+    (@ $n:ident $body:block $($value:literal)*) => {
+        $({
+            let $n: usize = $value;
+            $body
+        })*
+    };
+}
+
+pub(crate) use each_state;
