@@ -97,6 +97,7 @@ impl Args {
 }
 
 fn main() -> ExitCode {
+    silence_opencv();
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -114,13 +115,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// Keeps OpenCV's and FFmpeg's own messages away from the terminal: what matters comes back as an error. Who wants them sets
+/// the variables.
+fn silence_opencv() {
+    const QUIET: [(&str, &str); 2] = [("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")];
+    for (variable, level) in QUIET.into_iter().filter(|(variable, _)| std::env::var_os(variable).is_none()) {
+        // SAFETY: this is the first thing that the program does, so no other thread reads the environment meanwhile.
+        unsafe { std::env::set_var(variable, level) };
+    }
+}
+
 fn start(args: Args) -> anyhow::Result<Summary> {
     ctrlc::set_handler(|| {
         demo::outputs::remove_unfinished();
         std::process::exit(130);
     })
     .context("cannot watch for interruptions")?;
-    demo::video::silence_opencv();
     Ok(run(&args.request()?)?)
 }
 

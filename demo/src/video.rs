@@ -233,11 +233,3 @@ pub fn check_free_space(path: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
-
-/// Keeps OpenCV's and FFmpeg's own messages away from the terminal: what matters comes back as an [`Error`]. To be called
-/// before the first video is opened.
-pub fn silence_opencv() {
-    if let Err(error) = opencv::core::set_log_level(opencv::core::LogLevel::LOG_LEVEL_SILENT) {
-        tracing::debug!("OpenCV keeps its log: {error}");
-    }
-}

@@ -172,7 +172,8 @@ impl Network {
         let environment = runtime::environment(None)?;
         let threads = if options.threads == 0 { thread::available_parallelism().map_or(1, usize::from) } else { options.threads };
         let mut builder = Session::builder(&environment)
-            .and_then(|builder| Ok(builder.with_intra_threads(threads)?))
+            // Idle threads that spin would take the processor from decoding and drawing, which alternate with the networks.
+            .and_then(|builder| Ok(builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?))
             .map_err(|error| run_error(&path, &error))?;
         if let Device::Cuda { index } = options.device {
             // Without `error_on_failure` a provider that cannot start leaves the model on the CPU, silently.

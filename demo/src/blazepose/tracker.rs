@@ -19,8 +19,6 @@ const LARGEST_GROWTH: f32 = 2.0;
 const FORGET_PLACE_S: f64 = 1.0;
 /// A lost person is sought in a part of the frame this much larger than the square around them.
 const SEARCH_FACTOR: f32 = 1.5;
-/// Who moved more than this between two frames is half out of the square: a second look, at where they are now, sees more.
-const FAST: f32 = 0.05;
 /// Looks at a newly found person until their square moves and grows by less than this share of its size, but no more looks
 /// than so many.
 const SETTLED: f32 = 0.03;
@@ -76,9 +74,7 @@ impl Tracker {
         if let Some(last) = self.last.filter(|last| last.in_sight)
             && let Some(person) = self.look(frame, &last.roi, time_s)?
         {
-            let moved_fast = last.roi.relative_distance(&person.next_roi) > FAST;
-            let again = if moved_fast { self.look(frame, &person.next_roi, time_s)? } else { None };
-            return Ok(Some(again.unwrap_or(person)));
+            return Ok(Some(person));
         }
         if let Some(last) = &mut self.last {
             last.in_sight = false;
