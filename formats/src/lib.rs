@@ -1,4 +1,4 @@
-//! Every foreign file: pickle, npy, npz, .pth, keypoint files.
+//! Every foreign file: pickle, npy, npz, .pth, keypoint files; motion as BVH, GLB, TRC, C3D, CSV and NDJSON.
 //!
 //! Files come from strangers: nothing in them runs, sizes are checked before memory is taken, and what is wrong with one is
 //! said in one sentence that names it. Every file is written aside and renamed, so that a full disk or a crash leaves the old
@@ -8,6 +8,7 @@ mod archive;
 mod aside;
 mod error;
 pub mod keypoints;
+pub mod motion;
 pub mod npy;
 pub mod npz;
 pub mod pickle;
