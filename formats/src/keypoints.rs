@@ -13,7 +13,7 @@
 //!   ]
 //! }
 //! ```
-//! * `skeleton`: `h36m17`, `blazepose33` or `coco17`; the joints of each frame stand in its order.
+//! * `skeleton`: `h36m17`, `blazepose33`, `coco17` or another of [`pose::joint_map`]; the joints of each frame stand in its order.
 //! * `image`: the size of the picture in pixels.
 //! * `fps`: frames a second, the first at 0 s; or `times_s`: one time in seconds for each frame, rising, which then decides.
 //! * `frames`: for each frame its joints `[x_px, y_px, confidence]`: x right, y down from the top left corner, confidence from
@@ -25,10 +25,14 @@
 //! | `keypoints` | (frames, joints, 3), or 2 for confidence 1 | x_px, y_px, confidence, as above; a missing joint is 0, 0, 0 |
 //! | `image_size` | (2) | width and height of the picture in pixels |
 //! | `fps` or `times_s` | () or (frames) | as above |
-//! | `skeleton` | text, optional | as above; without it 33 joints are `blazepose33`, and 17 are refused, because they may be either of two |
+//! | `skeleton` | text, optional | as above; without it 25, 26, 33 and 133 joints say themselves whose they are, and 17 are refused: they may be any of three |
 //!
 //! Both are mapped to the 17 joints of Human3.6M by [`pose::joint_map`]. [`write_json`] and [`write_npz`] write `h36m17` with
-//! `times_s`.
+//! `times_s`. What OpenPose and AlphaPose write is read by [`read_openpose`] and [`read_alphapose`].
+
+mod detectors;
+
+pub use detectors::{DetectorClip, PersonChoice, read_alphapose, read_openpose};
 
 use crate::aside::{read_file, write_aside};
 use crate::error::{Error, Result, refuse};
@@ -275,9 +279,11 @@ fn from_arrays(arrays: BTreeMap<String, Value>) -> Result<KeypointClip> {
         Some(Value::Str(name)) => skeleton(name)?,
         Some(other) => refuse!("expected 'skeleton' to be a text, found {}", other.describe()),
         None => match joint_count {
-            33 => Source::BlazePose33,
-            17 => refuse!("has 17 joints, which may be h36m17 or coco17: add the array 'skeleton' with one of these names"),
-            _ => refuse!("expected 17 joints (h36m17, coco17) or 33 (blazepose33), found {joint_count}"),
+            17 => refuse!("has 17 joints, which may be h36m17 or coco17 (or mpi3dhp17): add the array 'skeleton' with one of these names"),
+            _ => match Source::ALL.into_iter().find(|source| source.joints() == joint_count) {
+                Some(source) => source,
+                None => refuse!("expected 17 joints (h36m17, coco17) or 33 (blazepose33), found {joint_count}"),
+            },
         },
     };
     if joint_count != source.joints() {

@@ -211,7 +211,7 @@ fn a_wrong_npz_is_one_sentence() {
         (with(2, "times_s", tensor(&[2], 1.0)), "times must rise"),
         (with(3, "skeleton", Value::str("kinect")), "unknown skeleton 'kinect'"),
         (with(3, "skeleton", Value::Int(3)), "expected 'skeleton' to be a text"),
-        (with(3, "other", Value::Int(3)), "has 17 joints, which may be h36m17 or coco17: add the array 'skeleton'"),
+        (with(3, "other", Value::Int(3)), "has 17 joints, which may be h36m17 or coco17 (or mpi3dhp17): add the array 'skeleton'"),
     ] {
         assert!(message.contains(expected) && message.contains("clip.npz") && !message.contains('\n'), "{message} lacks {expected}");
     }

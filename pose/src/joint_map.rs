@@ -1,7 +1,7 @@
 //! Maps from the skeletons of 2D detectors into the Human3.6M skeleton.
 //!
 //! A detector sees surface points: it has no pelvis, spine, thorax, nor a "Nose" and "Head" as Human3.6M marks them. Those
-//! are linear proxies, the same for BlazePose-33 and COCO-17 (both have nose, ears, shoulders, hips):
+//! are linear proxies, the same for every detector (all have nose, ears, shoulders, hips):
 //!
 //! | joint | proxy | confidence |
 //! |---|---|---|
@@ -10,6 +10,11 @@
 //! | Spine | Hip + 0.44 (Thorax - Hip) | smaller of Hip and Thorax |
 //! | Head | Thorax + 1.3 (middle of the ears - Thorax) | smaller of the two ears |
 //! | Nose | middle of Thorax and Head + 0.55 (nose - middle of the ears) | the nose's |
+//!
+//! Some mark a few of them, and then the mark goes before the proxy: Halpe-26 the Hip (19), the Thorax (its "neck", 18) and the
+//! Head (17); OpenPose's BODY_25 the Hip (8) and the Thorax (1). Feet, fingers and faces are left out; of COCO-WholeBody and of
+//! Halpe's 136 points the body is taken. MPI-INF-3DHP marks all 17 joints and is only put in order: its "head" becomes the
+//! Nose, its "head top" the Head, its "neck" the Thorax.
 //!
 //! **When a source is missing** (confidence 0) its proxy falls back to what is there, and each step of falling back halves
 //! the confidence, so that a lifter trusts it less:
@@ -32,11 +37,20 @@ pub enum Source {
     BlazePose33,
     /// COCO, 17 keypoints (YOLO, ViTPose, RTMPose, ...).
     Coco17,
+    /// Halpe full body without hands and face, 26 keypoints (AlphaPose, RTMPose).
+    Halpe26,
+    /// OpenPose's default model, 25 keypoints.
+    Body25,
+    /// MPI-INF-3DHP, the 17 joints that MotionAGFormer and P-STMO take from it.
+    Mpi3dhp17,
+    /// COCO-WholeBody, 133 keypoints, of which the first 17 (COCO's) are used.
+    CocoWholeBody133,
 }
 
 impl Source {
     /// Every source.
-    pub const ALL: [Self; 3] = [Self::H36m17, Self::BlazePose33, Self::Coco17];
+    pub const ALL: [Self; 7] =
+        [Self::H36m17, Self::BlazePose33, Self::Coco17, Self::Halpe26, Self::Body25, Self::Mpi3dhp17, Self::CocoWholeBody133];
 
     /// The name that [`FromStr`] reads and files carry.
     pub const fn name(self) -> &'static str {
@@ -44,14 +58,21 @@ impl Source {
             Self::H36m17 => "h36m17",
             Self::BlazePose33 => "blazepose33",
             Self::Coco17 => "coco17",
+            Self::Halpe26 => "halpe26",
+            Self::Body25 => "body25",
+            Self::Mpi3dhp17 => "mpi3dhp17",
+            Self::CocoWholeBody133 => "cocowholebody133",
         }
     }
 
     /// Number of keypoints for a person.
     pub const fn joints(self) -> usize {
         match self {
-            Self::H36m17 | Self::Coco17 => 17,
+            Self::H36m17 | Self::Coco17 | Self::Mpi3dhp17 => 17,
             Self::BlazePose33 => 33,
+            Self::Halpe26 => 26,
+            Self::Body25 => 25,
+            Self::CocoWholeBody133 => 133,
         }
     }
 
@@ -71,7 +92,10 @@ impl Source {
         Ok(match self {
             Self::H36m17 => std::array::from_fn(|j| keypoints[j]),
             Self::BlazePose33 => BLAZEPOSE.to_h36m(keypoints),
-            Self::Coco17 => COCO.to_h36m(keypoints),
+            Self::Coco17 | Self::CocoWholeBody133 => COCO.to_h36m(keypoints),
+            Self::Halpe26 => HALPE.to_h36m(keypoints),
+            Self::Body25 => BODY_25.to_h36m(keypoints),
+            Self::Mpi3dhp17 => MPI_INF_3DHP.map(|j| keypoints[j]),
         })
     }
 }
@@ -86,7 +110,7 @@ impl FromStr for Source {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        let expected = "h36m17, blazepose33, coco17";
+        let expected = "h36m17, blazepose33, coco17, halpe26, body25, mpi3dhp17, cocowholebody133";
         let known = Self::ALL.into_iter().find(|source| source.name().eq_ignore_ascii_case(name));
         known.ok_or_else(|| Error::UnknownName { what: "skeleton", expected, found: name.to_owned() })
     }
@@ -102,7 +126,18 @@ struct Landmarks {
     hips: (usize, usize),
     knees: (usize, usize),
     ankles: (usize, usize),
+    /// What few detectors mark: joints of Human3.6M themselves.
+    marked: Marked,
 }
+
+/// Joints of Human3.6M that a detector marks, each before its proxy.
+struct Marked {
+    hip: Option<usize>,
+    thorax: Option<usize>,
+    head: Option<usize>,
+}
+
+const NONE_MARKED: Marked = Marked { hip: None, thorax: None, head: None };
 
 const BLAZEPOSE: Landmarks = Landmarks {
     nose: 0,
@@ -113,6 +148,7 @@ const BLAZEPOSE: Landmarks = Landmarks {
     hips: (23, 24),
     knees: (25, 26),
     ankles: (27, 28),
+    marked: NONE_MARKED,
 };
 
 const COCO: Landmarks = Landmarks {
@@ -124,7 +160,27 @@ const COCO: Landmarks = Landmarks {
     hips: (11, 12),
     knees: (13, 14),
     ankles: (15, 16),
+    marked: NONE_MARKED,
 };
+
+/// The first 17 are COCO's.
+const HALPE: Landmarks = Landmarks { marked: Marked { hip: Some(19), thorax: Some(18), head: Some(17) }, ..COCO };
+
+const BODY_25: Landmarks = Landmarks {
+    nose: 0,
+    ears: (18, 17),
+    shoulders: (5, 2),
+    elbows: (6, 3),
+    wrists: (7, 4),
+    hips: (12, 9),
+    knees: (13, 10),
+    ankles: (14, 11),
+    marked: Marked { hip: Some(8), thorax: Some(1), head: None },
+};
+
+/// For each joint of Human3.6M the one of MPI-INF-3DHP: 0 head top, 1 neck, 2..5 right arm, 5..8 left arm, 8..11 right leg,
+/// 11..14 left leg, 14 pelvis, 15 spine, 16 head.
+pub const MPI_INF_3DHP: [usize; crate::JOINTS] = [14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4];
 
 /// How much of a confidence one step of falling back leaves.
 const FALLBACK: f32 = 0.5;
@@ -132,7 +188,9 @@ const FALLBACK: f32 = 0.5;
 impl Landmarks {
     fn to_h36m(&self, k: &[Keypoint]) -> Keypoints17 {
         let pair = |(left, right): (usize, usize)| middle(k[left], k[right]);
-        let (hip, thorax) = (pair(self.hips), pair(self.shoulders));
+        let marked = |joint: Option<usize>| joint.map(|j| k[j]).filter(|k| !k.is_missing());
+        let hip = marked(self.marked.hip).unwrap_or_else(|| pair(self.hips));
+        let thorax = marked(self.marked.thorax).unwrap_or_else(|| pair(self.shoulders));
         let detected_nose = k[self.nose];
         let ears = match (pair(self.ears), detected_nose) {
             (ears, nose) if ears.is_missing() && !nose.is_missing() => trust_less(nose),
@@ -143,7 +201,7 @@ impl Landmarks {
         } else {
             combine(&[(0.56, hip), (0.44, thorax)], hip.confidence.min(thorax.confidence))
         };
-        let head = head(thorax, ears);
+        let head = marked(self.marked.head).unwrap_or_else(|| head(thorax, ears));
         let nose = nose(thorax, head, pair(self.ears), detected_nose);
         let ((l_hip, r_hip), (l_knee, r_knee), (l_ankle, r_ankle)) = (self.hips, self.knees, self.ankles);
         let ((l_shoulder, r_shoulder), (l_elbow, r_elbow), (l_wrist, r_wrist)) = (self.shoulders, self.elbows, self.wrists);
@@ -261,6 +319,56 @@ mod tests {
             blaze[b] = coco[c];
         }
         assert_eq!(Source::Coco17.to_h36m(&coco), Source::BlazePose33.to_h36m(&blaze));
+    }
+
+    #[test]
+    fn whole_body_is_its_body() {
+        let mut k = person(17);
+        k.resize(133, Keypoint::new(1.0, 2.0, 0.9));
+        assert_eq!(Source::CocoWholeBody133.to_h36m(&k), Source::Coco17.to_h36m(&k[..17]));
+    }
+
+    #[test]
+    fn halpe_marks_hip_thorax_and_head() {
+        let k = person(26);
+        let q = Source::Halpe26.to_h36m(&k).unwrap();
+        assert_eq!((q[0], q[8], q[10]), (k[19], k[18], k[17]));
+        close(q[7], combine(&[(0.56, k[19]), (0.44, k[18])], k[18].confidence));
+        close(q[9], combine(&[(0.5, k[18]), (0.5, k[17]), (0.55, k[0]), (-0.55, middle(k[3], k[4]))], k[0].confidence));
+        let limbs = [(1, 12), (2, 14), (3, 16), (4, 11), (5, 13), (6, 15), (11, 5), (12, 7), (13, 9), (14, 6), (15, 8), (16, 10)];
+        limbs.into_iter().for_each(|(joint, source)| assert_eq!(q[joint], k[source], "joint {joint}"));
+
+        // without the marks it is COCO
+        let mut unmarked = k.clone();
+        unmarked[17..20].fill(Keypoint::MISSING);
+        assert_eq!(Source::Halpe26.to_h36m(&unmarked), Source::Coco17.to_h36m(&k[..17]));
+    }
+
+    #[test]
+    fn body_25_is_the_same_person_as_coco() {
+        let coco = person(17);
+        let in_body = [0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11]; // nose, eyes, ears, ... left before right
+        let mut body = vec![Keypoint::MISSING; 25];
+        in_body.into_iter().zip(&coco).for_each(|(b, &k)| body[b] = k);
+        assert_eq!(Source::Body25.to_h36m(&body), Source::Coco17.to_h36m(&coco));
+
+        (body[1], body[8]) = (Keypoint::new(1.0, 2.0, 0.9), Keypoint::new(3.0, 4.0, 0.8)); // neck and mid hip
+        let q = Source::Body25.to_h36m(&body).unwrap();
+        assert_eq!((q[8], q[0]), (body[1], body[8]));
+    }
+
+    #[test]
+    fn mpi_inf_3dhp_is_put_in_order() {
+        let k = person(17);
+        let q = Source::Mpi3dhp17.to_h36m(&k).unwrap();
+        let names = [
+            "Head", "Thorax", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "RHip", "RKnee", "RFoot", "LHip", "LKnee",
+            "LFoot", "Hip", "Spine", "Nose",
+        ];
+        for (source, name) in names.into_iter().enumerate() {
+            let joint = crate::skeleton::NAMES.iter().position(|n| *n == name).unwrap();
+            assert_eq!(q[joint], k[source], "{name}");
+        }
     }
 
     #[test]

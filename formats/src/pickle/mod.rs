@@ -75,3 +75,20 @@ pub fn read(bytes: &[u8]) -> std::result::Result<Value, Error> {
     let limits = Limits::of_file(bytes.len() as u64);
     run(bytes, limits)?.resolve(limits, &mut NoStorages)
 }
+
+/// Reads one value out of the dictionaries of a pickle, named by its keys from the outside in, and none of the others: a large
+/// file costs no more memory than the value. Empty `keys` read everything. `None` if there is no such key.
+///
+/// # Errors
+/// As [`read`]; only the value that is asked for is held to the limits of depth and growth.
+pub fn read_at(bytes: &[u8], keys: &[&str]) -> std::result::Result<Option<Value>, Error> {
+    let limits = Limits::of_file(bytes.len() as u64);
+    let mut graph = run(bytes, limits)?;
+    for key in keys {
+        match graph.child(key) {
+            Some(child) => graph.root = child,
+            None => return Ok(None),
+        }
+    }
+    graph.resolve(limits, &mut NoStorages).map(Some)
+}

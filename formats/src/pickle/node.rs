@@ -95,6 +95,17 @@ pub(crate) struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
+    /// The value under a key of the root, if the root is a dictionary.
+    pub fn child(&self, key: &str) -> Option<Id> {
+        let entries = match &self.nodes[self.root.index()] {
+            Node::Dict(entries) => entries,
+            Node::Object(object) => &object.entries,
+            _ => return None,
+        };
+        let named = |id: Id| matches!(&self.nodes[id.index()], Node::Str(text) if text == key);
+        entries.iter().rev().find(|(name, _)| named(*name)).map(|(_, value)| *value)
+    }
+
     /// All storages that the pickle names.
     pub fn storages(&self) -> impl Iterator<Item = &StorageRef> {
         self.nodes.iter().filter_map(|node| match node {
