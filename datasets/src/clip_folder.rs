@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use formats::{Tensor, Value};
-use pose::normalise::{flip_input, flip_output};
-use pose::{JOINTS, ROOT};
-use rand::Rng;
+use pose::JOINTS;
 
 use crate::Error;
-use crate::random::{Stream, generator};
+use crate::clip_options::{ClipOptions, H36M};
 use crate::sample::{Sample, SampleSource};
 
 /// Channels of both arrays in the files: x, y, confidence and x, y, z.
@@ -24,27 +22,7 @@ const LARGEST: f32 = 50.0;
 pub struct ClipFolder {
     files: Vec<PathBuf>,
     frames: usize,
-    options: ClipFolderOptions,
-}
-
-/// How [`ClipFolder`] makes samples of its clips.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ClipFolderOptions {
-    /// 3 (x, y, confidence) or 2 (x, y).
-    pub dim_in: usize,
-    /// Whether the root of each frame is taken off the label.
-    pub root_relative: bool,
-    /// Probability of a mirrored sample; 0.5 in the references' training, 0 for evaluation.
-    pub flip: f32,
-    /// What flips and the order follow from.
-    pub seed: u64,
-}
-
-impl ClipFolderOptions {
-    /// The references' training: x, y, confidence, root-relative labels, every other sample mirrored.
-    pub fn training(seed: u64) -> Self {
-        Self { dim_in: 3, root_relative: true, flip: 0.5, seed }
-    }
+    options: ClipOptions,
 }
 
 /// One file's arrays as they are.
@@ -63,12 +41,8 @@ impl ClipFolder {
     ///
     /// # Errors
     /// A folder that cannot be read or holds no `.pkl`, a first clip that is refused, options out of range.
-    pub fn open(dir: &Path, options: ClipFolderOptions) -> Result<Self, Error> {
-        if !matches!(options.dim_in, 2 | 3) || !(0.0..=1.0).contains(&options.flip) {
-            let problem =
-                format!("dim_in is {} and flip is {}: expected 2 or 3, and a probability from 0 to 1", options.dim_in, options.flip);
-            return Err(Error::options(problem));
-        }
+    pub fn open(dir: &Path, options: ClipOptions) -> Result<Self, Error> {
+        options.validate()?;
         let entries = std::fs::read_dir(dir).map_err(|e| Error::content(dir, format!("the clip folder cannot be read: {e}")))?;
         let mut files = Vec::new();
         for entry in entries {
@@ -158,20 +132,7 @@ impl SampleSource for ClipFolder {
     }
 
     fn sample(&self, epoch: u64, index: usize) -> Result<Sample, Error> {
-        let Clip { mut input, mut label, .. } = self.clip(index)?;
-        if self.options.dim_in == 2 {
-            input = input.as_chunks::<CHANNELS>().0.iter().flat_map(|&[x, y, _]| [x, y]).collect();
-        }
-        if self.options.root_relative {
-            for frame in label.chunks_exact_mut(JOINTS * CHANNELS) {
-                let root: [f32; CHANNELS] = std::array::from_fn(|c| frame[ROOT * CHANNELS + c]);
-                frame.as_chunks_mut::<CHANNELS>().0.iter_mut().for_each(|joint| (0..CHANNELS).for_each(|c| joint[c] -= root[c]));
-            }
-        }
-        let mut rng = generator(self.options.seed, Stream::Sample, epoch, index as u64);
-        if rng.random::<f32>() < self.options.flip {
-            (input, label) = (flip_input(&input, self.options.dim_in), flip_output(&label));
-        }
-        Ok(Sample { input, label, truth: None })
+        let Clip { input, label, .. } = self.clip(index)?;
+        Ok(self.options.sample(&H36M, input, label, epoch, index))
     }
 }

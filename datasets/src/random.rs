@@ -10,6 +10,7 @@ pub(crate) enum Stream {
     Order = 2,
     Evaluation = 3,
     Synthetic = 4,
+    Resample = 5,
 }
 
 /// The generator of item `index` of round `round` (an epoch, say) under `seed`: the same on every machine and thread.

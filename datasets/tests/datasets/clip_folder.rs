@@ -1,11 +1,11 @@
 use std::path::Path;
 
-use datasets::{ClipFolder, ClipFolderOptions, SampleSource};
+use datasets::{ClipFolder, ClipOptions, SampleSource};
 use pose::normalise::{flip_input, flip_output};
 
 use crate::shared;
 
-const PLAIN: ClipFolderOptions = ClipFolderOptions { dim_in: 3, root_relative: false, flip: 0.0, seed: 0 };
+const PLAIN: ClipOptions = ClipOptions { dim_in: 3, root_relative: false, flip: 0.0, seed: 0 };
 
 #[test]
 fn both_generations_of_numpy_are_read() {
@@ -30,17 +30,17 @@ fn samples_are_rooted_and_mirrored_as_the_references_do() {
     let Some(formats) = shared("reference/formats/numpy2/motion3d/H36M-27/train") else { return };
     let open = |options| ClipFolder::open(&formats, options).unwrap();
     let plain = open(PLAIN).sample(0, 0).unwrap();
-    let rooted = open(ClipFolderOptions { root_relative: true, ..PLAIN }).sample(0, 0).unwrap();
+    let rooted = open(ClipOptions { root_relative: true, ..PLAIN }).sample(0, 0).unwrap();
     for (frame, raw) in rooted.label.as_chunks::<51>().0.iter().zip(plain.label.as_chunks::<51>().0) {
         assert_eq!(frame[..3], [0.0; 3]);
         assert!((0..51).all(|i| frame[i] == raw[i] - raw[i % 3]));
     }
-    let flipped = open(ClipFolderOptions { flip: 1.0, ..PLAIN }).sample(0, 0).unwrap();
+    let flipped = open(ClipOptions { flip: 1.0, ..PLAIN }).sample(0, 0).unwrap();
     assert_eq!((flipped.input, flipped.label), (flip_input(&plain.input, 3), flip_output(&plain.label)));
-    let two = open(ClipFolderOptions { dim_in: 2, ..PLAIN }).sample(0, 0).unwrap();
+    let two = open(ClipOptions { dim_in: 2, ..PLAIN }).sample(0, 0).unwrap();
     assert!(two.input.chunks_exact(2).zip(plain.input.chunks_exact(3)).all(|(a, b)| a == &b[..2]));
 
-    let training = open(ClipFolderOptions::training(3));
+    let training = open(ClipOptions::training(3));
     let mirrored = (0..64).filter(|&epoch| training.sample(epoch, 0).unwrap().input != plain.input).count();
     assert!((20..44).contains(&mirrored), "about every other: {mirrored}");
     assert_eq!(training.sample(5, 0).unwrap(), training.sample(5, 0).unwrap());
@@ -58,5 +58,5 @@ fn wrong_folders_are_named() {
         let message = message(dir.path());
         assert!(message.contains("00000000.pkl") && !message.contains('\n'), "{message}");
     }
-    assert!(ClipFolder::open(dir.path(), ClipFolderOptions { dim_in: 5, ..PLAIN }).is_err());
+    assert!(ClipFolder::open(dir.path(), ClipOptions { dim_in: 5, ..PLAIN }).is_err());
 }

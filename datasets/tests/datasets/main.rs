@@ -1,12 +1,19 @@
 //! Tests of the crate from outside, in one binary.
+#![allow(clippy::print_stdout)] // figures beside the golden ones
 
 mod baselines;
 mod clip_folder;
 mod evaluation;
 mod mocap;
+mod motion_bert;
+mod mpi_inf_3dhp;
 mod noise;
+mod people;
+mod pickles;
 mod prefetch;
+mod protocol;
 mod sampler;
+mod video_pose_3d;
 
 use std::path::PathBuf;
 use std::sync::Arc;
