@@ -1,5 +1,7 @@
 //! Every reference model, exported, against the outputs of the PyTorch code it comes from.
 
+#![allow(clippy::print_stdout)] // how close, and what was skipped
+
 mod common;
 
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Values known while recording: weights and what is computed of them alone.
 
-/// A constant, row-major, with the name that it keeps in the file.
+/// A constant, row-major, with the name that it has in the file: a weight's own, then what was made of it after slashes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Constant {
     pub label: String,
@@ -15,15 +15,16 @@ impl Constant {
         Self { label: label.to_owned(), shape: shape.to_vec(), values }
     }
 
-    /// `layers.0.norm1.weight` stands at `layers.0.norm1`.
+    /// `layers.0.norm1.weight`, and what is made of it, stands at `layers.0.norm1`.
     pub fn place(&self) -> &str {
-        self.label.rsplit_once('.').map_or("", |(place, _)| place)
+        let weight = self.label.split('/').next().unwrap_or_default();
+        weight.rsplit_once('.').map_or("", |(place, _)| place)
     }
 
     /// Each value alone, computed in f64.
     pub fn map(&self, suffix: &str, f: impl Fn(f64) -> f64) -> Self {
         let values = self.values.iter().map(|&x| f(f64::from(x)) as f32).collect();
-        Self { label: format!("{}.{suffix}", self.label), shape: self.shape.clone(), values }
+        Self { label: format!("{}/{suffix}", self.label), shape: self.shape.clone(), values }
     }
 
     /// Axes in another order.
@@ -32,7 +33,7 @@ impl Constant {
         let strides = strides(&self.shape);
         let strides: Vec<usize> = order.iter().map(|&axis| strides[axis]).collect();
         let values = (0..self.values.len()).map(|flat| self.values[offset(flat, &shape, &strides)]).collect();
-        Self { label: format!("{}.T", self.label), shape, values }
+        Self { label: format!("{}/transposed", self.label), shape, values }
     }
 
     /// The same numbers with axes of size 1 put in front.
@@ -48,14 +49,7 @@ impl Constant {
         let mut shape = self.shape.clone();
         shape[0] = count;
         let values = self.values[start * row..(start + count) * row].to_vec();
-        Self { label: format!("{}.{start}", self.label), shape, values }
-    }
-
-    /// Row i of the first axis times factor i.
-    pub fn scale_rows(&self, factors: &[f32]) -> Self {
-        let row = self.values.len() / factors.len();
-        let values = self.values.iter().enumerate().map(|(i, &x)| (f64::from(x) * f64::from(factors[i / row])) as f32).collect();
-        Self { label: format!("{}.scaled", self.label), shape: self.shape.clone(), values }
+        Self { label: format!("{}/rows_{start}", self.label), shape, values }
     }
 
     /// Both, broadcast to `shape`, computed in f64.
@@ -64,7 +58,7 @@ impl Constant {
         let values = (0..shape.iter().product())
             .map(|flat| f(f64::from(self.values[offset(flat, shape, &a)]), f64::from(other.values[offset(flat, shape, &b)])) as f32)
             .collect();
-        Self { label: format!("{}.{suffix}", self.label), shape: shape.to_vec(), values }
+        Self { label: format!("{}/{suffix}", self.label), shape: shape.to_vec(), values }
     }
 
     /// Strides over `shape` that stand still along axes of size 1.
@@ -104,6 +98,6 @@ mod tests {
         let b = Constant::new("b", &[3], vec![10.0, 20.0, 30.0]);
         assert_eq!(a.zip(&b, &[2, 3], "add", |x, y| x + y).values, [10.0, 21.0, 32.0, 13.0, 24.0, 35.0]);
         assert_eq!(a.rows(1, 1).values, [3.0, 4.0, 5.0]);
-        assert_eq!((a.place(), b.place()), ("a", ""));
+        assert_eq!((a.place(), a.transpose(&[1, 0]).place(), b.place()), ("a", "a", ""));
     }
 }

@@ -110,14 +110,7 @@ impl Tensor for Recorded {
 
     #[track_caller]
     fn mul(&self, other: &Self) -> Self {
-        match (self.as_linear(), other.as_constant()) {
-            // Layer scale: the weights of the linear map take it.
-            (Some(map), Some(factors)) if factors.shape == [map.weight.shape[0]] => {
-                let scale = |constant: &Constant| Rc::new(constant.scale_rows(&factors.values));
-                self.linear_of_constants(&map.x, scale(&map.weight), map.bias.as_deref().map(scale))
-            }
-            _ => self.binary("Mul", other, |a, b| a * b),
-        }
+        self.binary("Mul", other, |a, b| a * b)
     }
 
     fn neg(&self) -> Self {
@@ -241,7 +234,7 @@ impl Tensor for Recorded {
         assert!(!context.training, "a graph is recorded for evaluation");
         let recorder = &q.recorder;
         let channels = fixed(split_dims(&q.dims()).1, "the channels of attention");
-        assert!(channels % heads == 0, "{channels} channels in {heads} heads");
+        assert!(channels.is_multiple_of(heads), "{channels} channels in {heads} heads");
         let size = channels / heads; // of a head
         let layout = match &q.kind {
             Kind::Value(value) => value.layout,
