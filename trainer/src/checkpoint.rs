@@ -50,7 +50,9 @@ impl Place {
     }
 
     fn from_value(value: &Value) -> Result<Self> {
-        let number = |key: &str| value.get(key).and_then(Value::as_f64).with_context(|| format!("the checkpoint's `training` record has no number `{key}`"));
+        let number = |key: &str| {
+            value.get(key).and_then(Value::as_f64).with_context(|| format!("the checkpoint's `training` record has no number `{key}`"))
+        };
         let sums = value.get("loss_sums").and_then(Value::items).context("the checkpoint's `training` record has no `loss_sums`")?;
         let mut loss_sums = [0.0; 4];
         ensure!(sums.len() == loss_sums.len(), "the checkpoint's `loss_sums` has {} numbers, expected {}", sums.len(), loss_sums.len());
@@ -93,7 +95,14 @@ fn model_entries(recipe: &Recipe, weights: &StateDict, place: &Place) -> Result<
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn save_state(path: &Path, recipe: &Recipe, lifter: &Lifter, optimiser: &Optimiser, ema: Option<StateDict>, place: &Place) -> Result<()> {
+pub fn save_state(
+    path: &Path,
+    recipe: &Recipe,
+    lifter: &Lifter,
+    optimiser: &Optimiser,
+    ema: Option<StateDict>,
+    place: &Place,
+) -> Result<()> {
     let mut entries = model_entries(recipe, &lifter.weights.state_dict(), place)?;
     entries.push(("optimizer", optimiser.state_dict(place.learning_rate)));
     entries.push(("training", place.to_value(recipe.train.seed)));
@@ -119,7 +128,8 @@ pub struct Resumed {
 pub fn load_state(path: &Path, recipe: &Recipe, lifter: &Lifter, optimiser: &mut Optimiser) -> Result<Resumed> {
     let read = Checkpoint::read(path, &Overrides::default())?;
     let in_file = || path.display().to_string();
-    let training = read.file.get("training").with_context(|| format!("{}: it holds weights but no state of a run to resume", path.display()))?;
+    let training =
+        read.file.get("training").with_context(|| format!("{}: it holds weights but no state of a run to resume", path.display()))?;
     ensure!(
         read.config == recipe.model,
         "{}: the run that is to be resumed has another model than the recipe: use its own {} or another --out",
@@ -161,7 +171,8 @@ pub fn open(path: &Path, overrides: &Overrides, device: tch::Device) -> Result<O
         .metadata_json
         .as_deref()
         .map(|json| -> Result<ModelMetadata> {
-            let metadata: ModelMetadata = serde_json::from_str(json).with_context(|| format!("{}: its metadata cannot be read", path.display()))?;
+            let metadata: ModelMetadata =
+                serde_json::from_str(json).with_context(|| format!("{}: its metadata cannot be read", path.display()))?;
             metadata.validate()?;
             Ok(metadata)
         })

@@ -65,7 +65,12 @@ impl Ema {
     pub fn load(&mut self, weights: &Store, state: &StateDict) -> Result<()> {
         for ((name, weight), average) in weights.parameters().zip(&mut self.average) {
             let saved = state.get(name).with_context(|| format!("the saved average has no weight `{name}`"))?;
-            ensure!(saved.len() == weight.numel(), "the saved average of `{name}` has shape {:?}, expected {:?}", saved.shape, weight.size());
+            ensure!(
+                saved.len() == weight.numel(),
+                "the saved average of `{name}` has shape {:?}, expected {:?}",
+                saved.shape,
+                weight.size()
+            );
             average.copy_(&to_torch(saved, weight.kind()).reshape(weight.size()));
         }
         self.updates = state.get(UPDATES).and_then(|t| t.to_i64().first().copied()).unwrap_or_default() as u64;

@@ -32,18 +32,15 @@ pub struct Row {
 /// The better, figure by figure, of the two constant poses. See [`MeanPose`].
 ///
 /// # Errors
-/// See [`datasets::evaluate`] and [`MeanPose::fit`].
+/// See [`MeanPose::fit`] and [`MeanPose::report`].
 pub fn evaluate_mean_pose(source: &dyn SampleSource, set: &EvaluationSet, windowing: &Windowing) -> Result<Report> {
-    let mean = MeanPose::fit(source, MeanPose::SAMPLES)?;
-    let constant = |pose: &pose::Pose3| evaluate(set, windowing, |_, windows| Ok::<_, datasets::Error>(MeanPose::predict(pose, windows * windowing.n_frames)));
-    Ok(constant(&mean.label)?.least(&constant(&mean.aligned)?))
+    Ok(MeanPose::fit(source, MeanPose::SAMPLES)?.report(set, windowing)?)
 }
 
 /// The linear regression from the same windows.
 ///
 /// # Errors
-/// See [`datasets::evaluate`] and [`LinearRegression::fit`].
+/// See [`LinearRegression::fit`] and [`LinearRegression::report`].
 pub fn evaluate_linear_regression(source: &dyn SampleSource, set: &EvaluationSet, windowing: &Windowing) -> Result<Report> {
-    let regression = LinearRegression::fit(source, LinearRegression::SAMPLES)?;
-    Ok(evaluate(set, windowing, |input, _| regression.predict(input))?)
+    Ok(LinearRegression::fit(source, LinearRegression::samples(source))?.report(set, windowing)?)
 }

@@ -41,7 +41,7 @@ impl LossWeights {
         let mut total = Tensor::zeros([], (predicted.kind(), predicted.device()));
         for (weight, term) in [(self.mpjpe, &mpjpe), (self.n_mpjpe, &n_mpjpe), (self.velocity, &velocity)] {
             if weight != 0.0 {
-                total = total + term * weight;
+                total += term * weight;
             }
         }
         Losses { total, mpjpe, n_mpjpe, velocity }

@@ -50,7 +50,11 @@ pub fn start_log(run: Option<&Path>) -> Result<()> {
             open.with_context(|| format!("{}: the log cannot be opened; is the folder writable?", path.display()))
         })
         .transpose()?;
-    let screen = tracing_subscriber::fmt::layer().with_writer(AroundBars).with_target(false).with_ansi(std::io::stderr().is_terminal()).without_time();
+    let screen = tracing_subscriber::fmt::layer()
+        .with_writer(AroundBars)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time();
     let log = file.map(|file: File| tracing_subscriber::fmt::layer().with_writer(Arc::new(file)).with_target(false).with_ansi(false));
     // A second start, as in tests, changes nothing.
     let _ = tracing_subscriber::registry().with(filter).with(screen).with(log).try_init();

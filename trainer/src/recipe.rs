@@ -214,7 +214,10 @@ impl Recipe {
             datasets::Fps::Range(range) => range,
         };
         if !(low..=high).contains(&self.data.fps) {
-            bail!("data.fps is {}, but data.augmentation.fps trains on {low} to {high}: a model must be used at a rate that it was trained at", self.data.fps);
+            bail!(
+                "data.fps is {}, but data.augmentation.fps trains on {low} to {high}: a model must be used at a rate that it was trained at",
+                self.data.fps
+            );
         }
         Ok(())
     }
@@ -301,7 +304,8 @@ fn with_suggestion(message: &str) -> String {
     let Some(rest) = message.strip_prefix("unknown field ") else { return message.to_owned() };
     let names: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
     let Some((unknown, known)) = names.split_first() else { return message.to_owned() };
-    let nearest = known.iter().min_by_key(|name| distance(unknown, name)).filter(|name| distance(unknown, name) <= unknown.len().max(3) / 2);
+    let nearest =
+        known.iter().min_by_key(|name| distance(unknown, name)).filter(|name| distance(unknown, name) <= unknown.len().max(3) / 2);
     let hint = nearest.map_or(String::new(), |name| format!(" (did you mean `{name}`?)"));
     format!("unknown key `{unknown}`{hint}; the keys there are {}", known.join(", "))
 }

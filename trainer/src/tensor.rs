@@ -108,7 +108,9 @@ impl network::Tensor for Eager {
         let [b, t, j, c] = q.sizes4();
         let (heads, head) = (heads as i64, c / heads as i64);
         let dropout = if context.training { dropout } else { 0.0 };
-        let attend = |q: &Tensor, k: &Tensor, v: &Tensor| Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, dropout, false, None, false);
+        let attend = |q: &Tensor, k: &Tensor, v: &Tensor| {
+            Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, dropout, false, None, false)
+        };
         match axis {
             Axis::Joints => {
                 let split = |x: &Self| x.0.reshape([b * t, j, heads, head]).transpose(1, 2); // (B T, h, J, C / h)
@@ -269,7 +271,7 @@ fn scan_by_steps(inputs: &ScanTensors<'_>) -> (Tensor, Tensor) {
         y = y.addcmul(u, d);
     }
     if let Some(z) = z {
-        y = y * z.silu();
+        y *= z.silu();
     }
     (y, state)
 }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use datasets::{Batch, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, PrefetchOptions, Prefetcher, Report, SampleSource, Windowing};
+use datasets::{
+    Batch, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, PrefetchOptions, Prefetcher, Report, SampleSource, Windowing,
+};
 use network::Context;
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -130,7 +132,19 @@ impl<'a> Run<'a> {
             tracing::info!("{}: nothing to resume, a new run starts", last.display());
         }
         let now = Instant::now();
-        Ok(Self { recipe, options, lifter, optimiser, ema, sampler, validation, elapsed_before_s: place.elapsed_s, place, started: now, saved: now })
+        Ok(Self {
+            recipe,
+            options,
+            lifter,
+            optimiser,
+            ema,
+            sampler,
+            validation,
+            elapsed_before_s: place.elapsed_s,
+            place,
+            started: now,
+            saved: now,
+        })
     }
 
     /// Trains until the recipe, the time or `stop` ends it.
@@ -164,10 +178,10 @@ impl<'a> Run<'a> {
             workers: train.workers,
         };
         let source: Arc<dyn SampleSource> = self.sampler.clone();
-        let mut batches = Prefetcher::new(source, prefetch)?;
+        let batches = Prefetcher::new(source, prefetch)?;
         let (mut steps_now, mut clips_in_epoch, mut epoch_started) = (0, 0, Instant::now());
         let mut bar = self.bar(steps_per_epoch);
-        while let Some(batch) = batches.next() {
+        for batch in batches {
             let batch = batch?;
             clips_in_epoch += batch.samples;
             let loss = self.step(&batch, total_steps)?;
@@ -354,7 +368,11 @@ impl<'a> Run<'a> {
         }
         checkpoint::save_model(&self.options.out.join(checkpoint::FINAL), self.recipe, &weights, &self.place)?;
         let best = self.place.best_mpjpe_mm.unwrap_or(f64::NAN);
-        tracing::info!("finished after {} steps in {:.0} min; best validation MPJPE {best:.2} mm", self.place.step, self.elapsed_s() / 60.0);
+        tracing::info!(
+            "finished after {} steps in {:.0} min; best validation MPJPE {best:.2} mm",
+            self.place.step,
+            self.elapsed_s() / 60.0
+        );
         Ok(Outcome::Finished)
     }
 }
@@ -389,7 +407,8 @@ fn prepare_folder(recipe: &Recipe, options: &RunOptions) -> Result<()> {
 }
 
 fn append_line(path: &Path, line: &str) -> Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+    let mut file =
+        OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
     writeln!(file, "{line}").with_context(|| format!("{}: cannot be written", path.display()))
 }
 

@@ -1,4 +1,5 @@
 //! Outputs of every reference model, loaded from its own checkpoint.
+#![allow(clippy::print_stdout)] // differences, for whoever asks with --nocapture
 
 mod common;
 
@@ -30,7 +31,8 @@ impl Compare {
 }
 
 fn load(checkpoint: &Path, mamba: Option<MambaForm>, kind: Kind) -> Lifter {
-    let read = Checkpoint::read(checkpoint, &Overrides { mamba, ..Overrides::default() }).unwrap_or_else(|e| panic!("{}: {e}", checkpoint.display()));
+    let read = Checkpoint::read(checkpoint, &Overrides { mamba, ..Overrides::default() })
+        .unwrap_or_else(|e| panic!("{}: {e}", checkpoint.display()));
     Lifter::load(&read.config, &read.state, kind, Device::Cpu).unwrap()
 }
 

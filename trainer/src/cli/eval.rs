@@ -4,7 +4,9 @@ use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
-use datasets::{CameraKind, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, NoiseRecipe, Report, SamplerOptions, Windowing};
+use datasets::{
+    CameraKind, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, NoiseRecipe, Report, SamplerOptions, Windowing,
+};
 use network::{MambaForm, Overrides};
 use pose::normalise::Normalisation;
 use serde::Serialize;
@@ -143,7 +145,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let text = if args.json {
         serde_json::to_string_pretty(&output)?
     } else {
-        let what = format!("{} on mocap_{split}, {} frames under each condition, at {fps} frames per second", output.model, measured.frames());
+        let what =
+            format!("{} on mocap_{split}, {} frames under each condition, at {fps} frames per second", output.model, measured.frames());
         format!("{what}\n\n{}{}", table(&output.rows), ratios(&output.rows))
     };
     writeln!(std::io::stdout(), "{text}").context("standard output cannot be written")?;

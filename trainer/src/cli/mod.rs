@@ -40,7 +40,9 @@ impl DeviceChoice {
             Self::Cuda => {
                 let loaded = poselift_scan_torch::load_cuda_backend()?;
                 if !loaded {
-                    bail!("--device cuda: this libtorch has no CUDA half; set LIBTORCH_CUDA_DIR to the lib folder of a PyTorch 2.11 built for CUDA, or use --device cpu");
+                    bail!(
+                        "--device cuda: this libtorch has no CUDA half; set LIBTORCH_CUDA_DIR to the lib folder of a PyTorch 2.11 built for CUDA, or use --device cpu"
+                    );
                 }
                 if !tch::Cuda::is_available() {
                     bail!("--device cuda: no CUDA device was found; check the driver with nvidia-smi, or use --device cpu");

@@ -1,5 +1,5 @@
 //! Golden files and comparisons that the tests share.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 
