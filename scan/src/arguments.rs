@@ -78,6 +78,15 @@ pub struct InputGrads<'a, T = f32> {
     pub initial_state: Option<&'a mut [T]>,
 }
 
+impl<T: Copy + Default> InputGrads<'_, T> {
+    /// What is summed over sequences, where there are none.
+    pub(crate) fn zero_sums(&mut self) {
+        for sums in std::iter::once(&mut *self.a).chain(self.d.as_deref_mut()).chain(self.delta_bias.as_deref_mut()) {
+            sums.fill(T::default());
+        }
+    }
+}
+
 /// Which axes an argument has.
 #[derive(Clone, Copy)]
 enum Axes {
@@ -116,19 +125,10 @@ impl Dims {
         Err(Error::Length { name, shape: format!("({shape})"), expected, found })
     }
 
-    /// Values in u, delta, z and y: S L D.
-    pub fn channel_values(self) -> Result<usize, Error> {
-        product(&[self.sequences, self.frames, self.channels]).ok_or_else(|| self.too_large())
+    /// Whether nothing at all has a value for each sequence. S is then not bounded by any slice, so nobody may count to it.
+    pub(crate) fn is_empty(self) -> bool {
+        self.sequences == 0 || [self.frames, self.channels, self.states].into_iter().filter(|&size| size == 0).count() > 1
     }
-
-    /// Values in a state: S D N.
-    pub fn state_values(self) -> Result<usize, Error> {
-        product(&[self.sequences, self.channels, self.states]).ok_or_else(|| self.too_large())
-    }
-}
-
-fn product(sizes: &[usize]) -> Option<usize> {
-    sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size))
 }
 
 impl<T, P> Inputs<'_, T, P> {

@@ -31,6 +31,9 @@ const CHUNK: usize = 32;
 /// Groups of sequences at most: how many threads a call can use, and how many partial sums there are.
 const GROUPS: usize = 64;
 
+/// Values of state that a group has at least (about 40 us of AVX-512): enough to pay for handing it to a thread.
+const GROUP_VALUES: usize = 1 << 16;
+
 /// A backward call, cut into tasks: a group of sequences each.
 pub(crate) struct Call<'a> {
     dims: Dims,
@@ -75,13 +78,14 @@ impl Layout {
     fn new(dims: Dims, width: usize) -> Self {
         // At least the square root of the length, which bounds the memory of a long sequence.
         let chunk = CHUNK.max(dims.frames.isqrt()).min(dims.frames.max(1));
+        let values = dims.sequences.saturating_mul(dims.frames).saturating_mul(dims.channels).saturating_mul(dims.states);
         Self {
             width,
             blocks: dims.channels.div_ceil(width),
             tile: dims.states * width,
             chunk,
             chunks: dims.frames.div_ceil(chunk),
-            groups: dims.sequences.min(GROUPS),
+            groups: dims.sequences.min(GROUPS).min(values.div_ceil(GROUP_VALUES).max(1)),
         }
     }
 
@@ -97,7 +101,7 @@ impl Layout {
 
     /// The group's sequences: sizes differ by one at most.
     fn group(self, sequences: usize, group: usize) -> Range<usize> {
-        // group * sequences cannot overflow: sequences is at most the length of a slice over 64, or there is no data at all.
+        // group * sequences cannot overflow: there is no slice of 2^58 values.
         group * sequences / self.groups..(group + 1) * sequences / self.groups
     }
 
@@ -148,13 +152,7 @@ pub(crate) fn with_call<E>(
 
 /// Adds the groups' partial sums up, in their order, and hands them out.
 fn add_groups(dims: Dims, layout: Layout, partials: &mut [f32], grads: &mut InputGrads<'_>) {
-    let Layout { width, blocks, tile, groups, .. } = layout;
-    if groups == 0 {
-        for sums in std::iter::once(&mut *grads.a).chain(grads.d.as_deref_mut()).chain(grads.delta_bias.as_deref_mut()) {
-            sums.fill(0.0);
-        }
-        return;
-    }
+    let Layout { width, blocks, tile, .. } = layout;
     let (sums, rest) = partials.split_at_mut(layout.partial());
     for other in rest.chunks_exact(layout.partial().max(1)) {
         sums.iter_mut().zip(other).for_each(|(sum, value)| *sum += value);

@@ -87,6 +87,9 @@ impl Form {
         threads: &dyn ParallelFor,
     ) -> Result<(), Error> {
         check_forward(dims, inputs, y, last_state.as_deref())?;
+        if dims.is_empty() {
+            return Ok(());
+        }
         with_kernels!(self, kernels => {
             let call = forward::Call::new(dims, inputs, y, last_state, kernels.width());
             let scratch = call.scratch(kernels.width());
@@ -107,6 +110,10 @@ impl Form {
         threads: &dyn ParallelFor,
     ) -> Result<(), Error> {
         check_backward(dims, inputs, output_grads, input_grads)?;
+        if dims.is_empty() {
+            input_grads.zero_sums();
+            return Ok(());
+        }
         with_kernels!(self, kernels => {
             backward::with_call(dims, inputs, output_grads, input_grads, kernels.width(), |call, tasks| {
                 let scratch = call.scratch();

@@ -108,6 +108,9 @@ impl<T: Real> Sequence<'_, T> {
 /// A slice whose length does not fit `dims`.
 pub fn forward<T: Real>(dims: Dims, inputs: &Inputs<'_, T>, y: &mut [T], mut last_state: Option<&mut [T]>) -> Result<(), Error> {
     check_forward(dims, inputs, y, last_state.as_deref())?;
+    if dims.is_empty() {
+        return Ok(());
+    }
     let Dims { sequences, frames, channels, states } = dims;
     for s in 0..sequences {
         let sequence = Sequence { dims, inputs, index: s };
@@ -135,8 +138,11 @@ pub fn backward<T: Real>(dims: Dims, inputs: &Inputs<'_, T>, output_grads: &Outp
     check_backward(dims, inputs, output_grads, grads)?;
     let Dims { sequences, frames, channels, states } = dims;
     let zero = T::default();
-    for sums in [&mut *grads.a, &mut *grads.b, &mut *grads.c].into_iter().chain(grads.d.as_deref_mut()).chain(grads.delta_bias.as_deref_mut()) {
-        sums.fill(zero);
+    grads.zero_sums();
+    grads.b.fill(zero);
+    grads.c.fill(zero);
+    if dims.is_empty() {
+        return Ok(());
     }
     for s in 0..sequences {
         let sequence = Sequence { dims, inputs, index: s };

@@ -99,3 +99,19 @@ fn dims_without_sequences_still_zero_the_sums() {
     scan::backward(dims, &inputs, &OutputGrads { y: &[], last_state: None }, &mut grads, &Serial).expect("nothing to do");
     assert_eq!((a, d), ([0.0; 12], [0.0; 3]));
 }
+
+#[test]
+fn a_number_of_sequences_that_no_slice_bounds_is_not_counted() {
+    let huge = usize::MAX;
+    for (frames, channels, states) in [(0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0, 0)] {
+        let dims = Dims { sequences: huge, frames, channels, states };
+        let inputs = Inputs::default();
+        let from = OutputGrads { y: &[], last_state: None };
+        for form in Form::ALL.into_iter().filter(|form| form.is_available()) {
+            let mut to = InputGrads { u: &mut [], delta: &mut [], a: &mut [], b: &mut [], c: &mut [], d: None, z: None, delta_bias: None, initial_state: None };
+            assert_eq!(form.forward(dims, &inputs, &mut [0.0f32; 0], Some(&mut []), &Serial), Ok(()));
+            assert_eq!(form.backward(dims, &inputs, &from, &mut to, &Serial), Ok(()));
+        }
+        assert_eq!(scan::oracle::forward(dims, &inputs, &mut [0.0f32; 0], None), Ok(()));
+    }
+}

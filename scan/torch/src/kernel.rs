@@ -75,6 +75,10 @@ unsafe extern "C" fn run_task(context: *const c_void, index: usize) {
 
 impl ParallelFor for TorchThreads {
     fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+        if count <= 1 {
+            (0..count).for_each(task);
+            return Ok(());
+        }
         without_panics(task, |task| {
             let context = Task(task);
             // SAFETY: `run_task` reads `context` as the `Task` it is; the call returns only when every task is done.
