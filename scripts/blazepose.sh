@@ -44,6 +44,7 @@ export_tflite() {
   if [ -n "${EXPORT:-}" ]; then "$EXPORT" tflite "$@"; else (cd "$root" && cargo run --release --quiet -p export -- tflite "$@"); fi
 }
 echo "converting to ONNX"
+export RUST_LOG=${RUST_LOG:-warn}
 export_tflite "$models/detector.tflite" "$models/detector.onnx" --keep Identity=boxes --keep Identity_1=scores
 for quality in lite full heavy; do
   # Identity_2 is the segmentation mask, a third of the work: left out.

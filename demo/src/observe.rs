@@ -99,7 +99,8 @@ pub fn observe_video(
 ) -> Result<Observation, Error> {
     let mut reader = VideoReader::open(path)?;
     let claimed = reader.frame_count();
-    let bar = progress.bar("detect", claimed);
+    let section_end = ((section.start_s + section.duration_s) * reader.nominal_fps()).ceil();
+    let bar = progress.bar("detect", claimed.map(|claimed| (claimed as f64).min(section_end) as u64));
     let mut frame = Mat::default();
     let (mut times_s, mut people, mut image, mut last_s) = (Vec::new(), Vec::new(), None, 0.0);
     let reached_end = loop {

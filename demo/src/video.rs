@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use opencv::core::{Mat, MatTraitConst, Size};
+use opencv::core::{self, Mat, MatTraitConst, Size};
 use opencv::imgproc;
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst};
 
@@ -64,7 +64,11 @@ pub struct VideoReader {
     capture: VideoCapture,
     path: PathBuf,
     nominal_fps: f64,
+    /// How to turn the stored pictures upright: OpenCV's code for `rotate`.
+    turn: Option<i32>,
     last_time_s: Option<f64>,
+    /// Time between the last two frames.
+    last_step_s: f64,
     size: Option<Size>,
 }
 
@@ -84,11 +88,12 @@ impl VideoReader {
         if !capture.is_opened().map_err(failed)? {
             return Err(Error::NotAVideo(path.to_owned()));
         }
-        // The default, but not of every build.
-        capture.set(videoio::CAP_PROP_ORIENTATION_AUTO, 1.0).map_err(failed)?;
+        capture.set(videoio::CAP_PROP_ORIENTATION_AUTO, 0.0).map_err(failed)?;
+        let turn = turn_upright(capture.get(videoio::CAP_PROP_ORIENTATION_META).map_err(failed)?);
         let fps = capture.get(videoio::CAP_PROP_FPS).map_err(failed)?;
         let nominal_fps = if fps.is_finite() && fps > 0.0 { fps } else { FALLBACK_FPS };
-        Ok(Self { capture, path: path.to_owned(), nominal_fps, last_time_s: None, size: None })
+        let last_step_s = 1.0 / nominal_fps;
+        Ok(Self { capture, path: path.to_owned(), nominal_fps, turn, last_time_s: None, last_step_s, size: None })
     }
 
     /// The frame rate that the file claims; its frames' times are what counts.
@@ -122,10 +127,15 @@ impl VideoReader {
         }
         let time_s = self.capture.get(videoio::CAP_PROP_POS_MSEC).map_err(|source| self.failed(source))? / 1000.0;
         let time_s = match self.last_time_s {
-            // Some files repeat a time or say none: such frames follow at the nominal rate.
-            Some(last_s) if time_s.is_nan() || time_s <= last_s => last_s + 1.0 / self.nominal_fps,
-            None if !time_s.is_finite() => 0.0,
-            _ => time_s,
+            // OpenCV 4.6 knows no time for a video's last few frames, the ones that wait in the decoder (its issue 22141),
+            // and some files repeat a time: such frames follow at the pace of those before.
+            Some(last_s) if time_s.is_nan() || time_s <= last_s => last_s + self.last_step_s,
+            Some(last_s) => {
+                self.last_step_s = time_s - last_s;
+                time_s
+            }
+            None if time_s.is_finite() => time_s,
+            None => 0.0,
         };
         self.last_time_s = Some(time_s);
         Ok(Some(time_s))
@@ -141,6 +151,11 @@ impl VideoReader {
         if !self.capture.retrieve(frame, 0).map_err(failed)? || frame.empty() {
             return Err(Error::NotAVideo(self.path.clone()));
         }
+        if let Some(turn) = self.turn {
+            let mut upright = Mat::default();
+            core::rotate(frame, &mut upright, turn).map_err(failed)?;
+            *frame = upright;
+        }
         let size = frame.size().map_err(failed)?;
         // Some streams change their size on the way: keypoints need one size.
         let first = *self.size.get_or_insert(size);
@@ -154,6 +169,19 @@ impl VideoReader {
 
     fn failed(&self, source: opencv::Error) -> Error {
         Error::OpenCv { path: self.path.clone(), source }
+    }
+}
+
+/// OpenCV's code for `rotate` that turns a stored picture upright, from the rotation that OpenCV reads in the file: degrees
+/// clockwise, but anticlockwise in OpenCV 4.6.0 (its issue 22088), which is why it is not left to turn the pictures itself.
+fn turn_upright(orientation_deg: f64) -> Option<i32> {
+    let version = (core::get_version_major(), core::get_version_minor(), core::get_version_revision());
+    let sign = if version == (4, 6, 0) { -1.0 } else { 1.0 };
+    match (sign * orientation_deg).round().rem_euclid(360.0) {
+        90.0 => Some(core::ROTATE_90_CLOCKWISE),
+        180.0 => Some(core::ROTATE_180),
+        270.0 => Some(core::ROTATE_90_COUNTERCLOCKWISE),
+        _ => None,
     }
 }
 
