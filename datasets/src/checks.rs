@@ -11,7 +11,8 @@ use crate::Error;
 
 /// Frames that are looked at where a check need not look at all.
 const SAMPLED: usize = 4096;
-/// A side score below it is taken for swapped sides: people score about +0.5, noise about 0, swapped people about -0.5.
+/// A side score below it is taken for swapped sides: hours of motion capture score +0.73 (no take under +0.42), noise about 0, people
+/// with their sides swapped the negative of theirs.
 const SWAPPED_SCORE: f64 = -0.25;
 
 /// An array field of a data set: who complains, and about what.
@@ -67,7 +68,7 @@ impl Field<'_> {
 
     /// Refuses values that are not finite or beyond `largest`. `values` is (frames, 17, channels) or (frames).
     pub fn finite(&self, values: &[f32], per_frame: usize, largest: f32, unit: &str) -> Result<(), Error> {
-        let Some(at) = values.iter().position(|v| !(v.abs() <= largest)) else { return Ok(()) };
+        let Some(at) = values.iter().position(|v| v.is_nan() || v.abs() > largest) else { return Ok(()) };
         let (frame, within) = (at / per_frame, at % per_frame);
         let joint = if per_frame >= JOINTS { format!(", joint {}", within / (per_frame / JOINTS)) } else { String::new() };
         Err(self.refuse(format!("is {} at frame {frame}{joint}: expected finite {unit} within ±{largest}", values[at])))

@@ -133,7 +133,7 @@ impl MotionBert {
             ["joint_2d", "joint3d_image", "joints_2.5d_image", "2.5d_factor"].map(|name| part.name(name));
         let field = |name| Field { path: part.path, name };
         let thigh_px = checks::median_thigh(&image);
-        if !(thigh_px * 4.0 > f64::from(SMALLEST_PERSON_PX)) {
+        if thigh_px * 4.0 < f64::from(SMALLEST_PERSON_PX) {
             return Err(
                 field(&name_3d).refuse(format!("has thighs {thigh_px:.4} long in the median: expected pixels, not normalised values"))
             );
@@ -376,7 +376,7 @@ impl Part<'_> {
         let values = joints.to_f64();
         let (poses, _) = values.as_chunks::<{ JOINTS * 3 }>();
         for (frame, pose) in poses.iter().enumerate() {
-            if let Some(at) = pose.iter().position(|v| !(v.abs() <= f64::from(LARGEST_MM))) {
+            if let Some(at) = pose.iter().position(|v| v.is_nan() || v.abs() > f64::from(LARGEST_MM)) {
                 return Err(field.refuse(format!("is {} at frame {frame}, joint {}: expected finite millimetres", pose[at], at / 3)));
             }
         }

@@ -16,7 +16,8 @@ fn flat(person: &[Keypoint]) -> Json {
 }
 
 fn openpose(folder: &Path, frame: usize, people: &[Vec<Keypoint>]) {
-    let people: Vec<Json> = people.iter().map(|p| json!({"person_id": [-1], "pose_keypoints_2d": flat(p), "face_keypoints_2d": []})).collect();
+    let people: Vec<Json> =
+        people.iter().map(|p| json!({"person_id": [-1], "pose_keypoints_2d": flat(p), "face_keypoints_2d": []})).collect();
     let text = json!({"version": 1.3, "people": people}).to_string();
     std::fs::write(folder.join(format!("clip_{frame:012}_keypoints.json")), text).unwrap();
 }
@@ -67,7 +68,9 @@ fn a_wrong_openpose_folder_is_one_sentence() {
     assert!(message(&one(r#"{"people": 3}"#)).contains("expected 'people' as a list, found 3"));
     assert!(message(&one(r#"{"people": [{}]}"#)).contains("person 0, 'pose_keypoints_2d': expected a list"));
     assert!(message(&one(r#"{"people": [{"pose_keypoints_2d": [1, 2]}]}"#)).contains("found 2 numbers"));
-    assert!(message(&one(r#"{"people": [{"pose_keypoints_2d": [1, NaN, 1]}]}"#)).contains("keypoint 0: expected finite numbers, found NaN"));
+    assert!(
+        message(&one(r#"{"people": [{"pose_keypoints_2d": [1, NaN, 1]}]}"#)).contains("keypoint 0: expected finite numbers, found NaN")
+    );
     assert!(message(&|folder| openpose(folder, 0, &[person(18, 1.0, 9.0)])).contains("has 18 keypoints: expected the 25 of BODY_25"));
     assert!(message(&|folder| openpose(folder, 0, &[])).contains("shows nobody in any of its 1 frames"));
     let normalised: Vec<_> = person(25, 0.0, 1.0).iter().map(|k| Keypoint::new(0.3, (k.y_px - 100.0) / 2.0, 0.9)).collect();
@@ -96,7 +99,8 @@ fn an_alphapose_file_is_one_person() {
     for (joints, source) in [(17, Source::Coco17), (26, Source::Halpe26), (133, Source::CocoWholeBody133), (136, Source::Halpe26)] {
         let (small, large) = (person(joints, 1000.0, 200.0), |t: f32| person(joints, 300.0 + t, 300.0));
         let clip =
-            alphapose(&json!([entry("2.jpg", &large(2.0)), entry("0.jpg", &small), entry("0.jpg", &large(0.0)), entry("2.jpg", &small)])).unwrap();
+            alphapose(&json!([entry("2.jpg", &large(2.0)), entry("0.jpg", &small), entry("0.jpg", &large(0.0)), entry("2.jpg", &small)]))
+                .unwrap();
         let h36m = |person: &[Keypoint]| source.to_h36m(&person[..source.joints()]).unwrap();
         assert_eq!(clip.frames, [h36m(&large(0.0)), [Keypoint::MISSING; JOINTS], h36m(&large(2.0))], "{joints}");
     }
@@ -122,6 +126,9 @@ fn a_wrong_alphapose_file_is_one_sentence() {
         (json!([{"image_id": "0.jpg", "keypoints": [1, 1e300, 2]}]), "keypoint 0: expected finite numbers"),
     ] {
         let message = alphapose(&json).unwrap_err();
-        assert!(message.contains(expected) && message.contains("alphapose-results.json") && !message.contains('\n'), "{message} lacks {expected}");
+        assert!(
+            message.contains(expected) && message.contains("alphapose-results.json") && !message.contains('\n'),
+            "{message} lacks {expected}"
+        );
     }
 }

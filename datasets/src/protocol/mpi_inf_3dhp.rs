@@ -70,7 +70,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     asking.validate()?;
-    if asking.n_frames % 2 == 0 {
+    if asking.n_frames.is_multiple_of(2) {
         return Err(Error::options(format!(
             "n_frames is {}: the 3DHP protocol measures the middle frame, expected an odd number",
             asking.n_frames

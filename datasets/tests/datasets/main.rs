@@ -1,5 +1,6 @@
 //! Tests of the crate from outside, in one binary.
 #![allow(clippy::print_stdout)] // figures beside the golden ones
+#![allow(clippy::excessive_precision)] // values as numpy prints them
 
 mod baselines;
 mod clip_folder;

@@ -92,3 +92,18 @@ pub fn read_at(bytes: &[u8], keys: &[&str]) -> std::result::Result<Option<Value>
     }
     graph.resolve(limits, &mut NoStorages).map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_is_read_out_of_many() {
+        let bytes = b"\x80\x02}(X\x01\x00\x00\x00a}X\x01\x00\x00\x00bK\x05sX\x01\x00\x00\x00cNu."; // {'a': {'b': 5}, 'c': None}
+        assert_eq!(read_at(bytes, &["a", "b"]).unwrap(), Some(Value::Int(5)));
+        assert_eq!(read_at(bytes, &["c"]).unwrap(), Some(Value::None));
+        assert_eq!(read_at(bytes, &[]).unwrap(), Some(read(bytes).unwrap()));
+        assert_eq!((read_at(bytes, &["x"]).unwrap(), read_at(bytes, &["a", "b", "x"]).unwrap()), (None, None));
+        assert!(read_at(&bytes[..bytes.len() - 1], &["c"]).is_err());
+    }
+}
