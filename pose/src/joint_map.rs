@@ -362,8 +362,23 @@ mod tests {
         let k = person(17);
         let q = Source::Mpi3dhp17.to_h36m(&k).unwrap();
         let names = [
-            "Head", "Thorax", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "RHip", "RKnee", "RFoot", "LHip", "LKnee",
-            "LFoot", "Hip", "Spine", "Nose",
+            "Head",
+            "Thorax",
+            "RShoulder",
+            "RElbow",
+            "RWrist",
+            "LShoulder",
+            "LElbow",
+            "LWrist",
+            "RHip",
+            "RKnee",
+            "RFoot",
+            "LHip",
+            "LKnee",
+            "LFoot",
+            "Hip",
+            "Spine",
+            "Nose",
         ];
         for (source, name) in names.into_iter().enumerate() {
             let joint = crate::skeleton::NAMES.iter().position(|n| *n == name).unwrap();
