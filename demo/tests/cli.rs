@@ -3,6 +3,8 @@
 //! Tests that need BlazePose's models or the sample clip say so and pass where they are absent (scripts/blazepose.sh and
 //! scripts/clip.sh fetch them). `data/flat.onnx` is a lifter that gives depth 0: see `data/flat.py`.
 
+#![allow(clippy::print_stdout, reason = "a test says what it skips")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! Reading and writing videos: rotation, variable frame rate, times. Needs the `ffmpeg` program to make its clips, and says
 //! so where it is absent.
 
+#![allow(clippy::print_stdout, reason = "a test says what it skips")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
