@@ -2,13 +2,15 @@
 //! numbers how many sequences (17 and 136).
 //!
 //! Milliseconds, the least of many runs, so that what else the machine does weighs little. L = 243, D = 256, N = 16, f32,
-//! with everything that a Mamba layer uses: D, z, delta_bias and softplus. "bare" is the scan alone, as in older tables.
+//! with everything that a Mamba layer uses: D, z, delta_bias and softplus. "bare" is the scan alone, as in older tables;
+//! "f16" is the bare scan on f16 values.
 
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use half::f16;
 use scan::{Dims, Form, InputGrads, Inputs, OutputGrads, ParallelFor, Rayon, Serial, oracle};
 
 /// A machine's minute is enough for the whole table.
@@ -84,7 +86,7 @@ fn least_ms(mut run: impl FnMut()) -> f64 {
 }
 
 /// `None` stands for the naive oracle.
-fn row(form: Option<Form>, sequences: usize, threads: &dyn ParallelFor) -> [f64; 4] {
+fn row(form: Option<Form>, sequences: usize, threads: &dyn ParallelFor) -> [f64; 5] {
     let data = Data::new(sequences, 243);
     let mut y = vec![0f32; data.u.len()];
     let mut forward = |inputs: &Inputs<'_>| {
@@ -132,7 +134,20 @@ fn row(form: Option<Form>, sequences: usize, threads: &dyn ParallelFor) -> [f64;
         }
         black_box((&mut y, &mut last));
     });
-    [bare, full, backward, step]
+    let half = form.map_or(f64::NAN, |form| half_ms(form, &data, threads));
+    [bare, half, full, backward, step]
+}
+
+/// The bare scan on f16 values.
+fn half_ms(form: Form, data: &Data, threads: &dyn ParallelFor) -> f64 {
+    let narrow = |values: &[f32]| values.iter().map(|&value| f16::from_f32(value)).collect::<Vec<_>>();
+    let (u, delta, b, c) = (narrow(&data.u), narrow(&data.delta), narrow(&data.b), narrow(&data.c));
+    let mut y = vec![f16::ZERO; u.len()];
+    let inputs: Inputs<'_, f16, f32> = Inputs { u: &u, delta: &delta, a: &data.a, b: &b, c: &c, d: Some(&data.d), ..Inputs::default() };
+    least_ms(|| {
+        form.forward(data.dims, &inputs, &mut y, None, threads).expect("forward");
+        black_box(&mut y);
+    })
 }
 
 fn main() {
@@ -141,10 +156,10 @@ fn main() {
     let counts = if counts.is_empty() { vec![17, 136] } else { counts };
     let names: Vec<&String> = words.iter().filter(|word| word.parse::<usize>().is_err()).collect();
     let chosen = |name: &str| names.is_empty() || names.iter().any(|word| name.eq_ignore_ascii_case(word));
-    println!("{:<10} {:>4} {:>8} {:>10} {:>10} {:>10} {:>10}", "form", "S", "threads", "bare", "forward", "backward", "step");
+    println!("{:<10} {:>4} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10}", "form", "S", "threads", "bare", "f16", "forward", "backward", "step");
     for sequences in counts {
-        let print = |name: &str, threads: usize, [bare, full, backward, step]: [f64; 4]| {
-            println!("{name:<10} {sequences:>4} {threads:>8} {bare:>10.3} {full:>10.3} {backward:>10.3} {step:>10.4}");
+        let print = |name: &str, threads: usize, [bare, half, full, backward, step]: [f64; 5]| {
+            println!("{name:<10} {sequences:>4} {threads:>8} {bare:>10.3} {half:>10.3} {full:>10.3} {backward:>10.3} {step:>10.4}");
         };
         if chosen("naive") {
             print("naive", 1, row(None, sequences, &Serial));

@@ -19,7 +19,7 @@ mod sealed {
         /// As many lanes as there is room for.
         fn store<L: Lanes>(lanes: L, value: L::F, to: &mut [Self]);
         /// The values as f32, where they lie or in `room`, which is as long.
-        fn widen<'a>(from: &'a [Self], room: &'a mut [f32]) -> &'a [f32];
+        fn widen<'a, L: Lanes>(lanes: L, from: &'a [Self], room: &'a mut [f32]) -> &'a [f32];
     }
 
     impl Convert for f32 {
@@ -32,7 +32,7 @@ mod sealed {
             lanes.store_up_to(value, to);
         }
         #[inline(always)]
-        fn widen<'a>(from: &'a [f32], _: &'a mut [f32]) -> &'a [f32] {
+        fn widen<'a, L: Lanes>(_: L, from: &'a [f32], _: &'a mut [f32]) -> &'a [f32] {
             from
         }
     }
@@ -47,8 +47,10 @@ mod sealed {
             lanes.store_f16(value, to);
         }
         #[inline(always)]
-        fn widen<'a>(from: &'a [f16], room: &'a mut [f32]) -> &'a [f32] {
-            room.iter_mut().zip(from).for_each(|(room, value)| *room = value.to_f32());
+        fn widen<'a, L: Lanes>(lanes: L, from: &'a [f16], room: &'a mut [f32]) -> &'a [f32] {
+            for (room, from) in room.chunks_mut(L::WIDTH).zip(from.chunks(L::WIDTH)) {
+                lanes.store_up_to(lanes.load_f16(from), room);
+            }
             room
         }
     }
@@ -63,8 +65,10 @@ mod sealed {
             lanes.store_bf16(value, to);
         }
         #[inline(always)]
-        fn widen<'a>(from: &'a [bf16], room: &'a mut [f32]) -> &'a [f32] {
-            room.iter_mut().zip(from).for_each(|(room, value)| *room = value.to_f32());
+        fn widen<'a, L: Lanes>(lanes: L, from: &'a [bf16], room: &'a mut [f32]) -> &'a [f32] {
+            for (room, from) in room.chunks_mut(L::WIDTH).zip(from.chunks(L::WIDTH)) {
+                lanes.store_up_to(lanes.load_bf16(from), room);
+            }
             room
         }
     }

@@ -236,8 +236,8 @@ fn advance<L: Lanes, T: Element, const FIXED: usize>(
     let a = &work.a[..states * L::WIDTH];
     for (i, frame) in (frames.start..frames.end).enumerate() {
         let row = frame * states..(frame + 1) * states; // in (S, L, N)
-        let b = &T::widen(&inputs.b[row.start..row.end], work.b)[..states];
-        let c = &T::widen(&inputs.c[row], work.c)[..states];
+        let b = &T::widen(lanes, &inputs.b[row.start..row.end], work.b)[..states];
+        let c = &T::widen(lanes, &inputs.c[row], work.c)[..states];
         let delta = lanes.load(&work.delta[i * L::WIDTH..]);
         let delta_u = lanes.load(&work.delta_u[i * L::WIDTH..]);
         let mut y = lanes.load(&work.skip[i * L::WIDTH..]);

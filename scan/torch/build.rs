@@ -11,7 +11,7 @@ fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     let Some(lib) = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
-        println!("cargo:error=torch-sys named no libtorch folder (DEP_TCH_LIBTORCH_LIB); set LIBTORCH to a libtorch 2.11 install");
+        println!("cargo::error=torch-sys named no libtorch folder (DEP_TCH_LIBTORCH_LIB); set LIBTORCH to a libtorch 2.11 install");
         return;
     };
     let root = env::var_os("LIBTORCH_INCLUDE").map(PathBuf::from).or_else(|| lib.parent().map(PathBuf::from)).unwrap_or_default();
