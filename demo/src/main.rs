@@ -4,12 +4,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser;
 use demo::blazepose::Quality;
 use demo::observe::Section;
 use demo::progress::Progress;
-use demo::run::{Input, Request, Summary, run};
+use demo::run::{Input, MotionFile, Request, Summary, run};
 use pose::world::Scale;
 use runtime::Device;
 use tracing_subscriber::EnvFilter;
@@ -49,7 +48,10 @@ struct Args {
     /// Average with the lifted mirror image: twice the time, a slightly smaller error
     #[arg(long)]
     flip: bool,
-    /// Write no film, only JSON and NPZ
+    /// More files of the motion in the world, for other tools; several with commas
+    #[arg(long, value_name = "FORMAT", value_enum, value_delimiter = ',')]
+    format: Vec<MotionFile>,
+    /// Write no film, only the data
     #[arg(long)]
     no_video: bool,
     /// Where the networks run: cpu, cuda or cuda:N
@@ -89,6 +91,7 @@ impl Args {
             fov_deg: self.fov,
             flip: self.flip,
             film: !self.no_video,
+            motion_files: self.format,
             device: self.device,
             threads: self.threads,
             progress: Progress { visible: !self.json },
@@ -109,7 +112,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tracing::error!("{error:#}");
+            // Our errors name their causes themselves.
+            tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }
@@ -130,7 +134,7 @@ fn start(args: Args) -> anyhow::Result<Summary> {
         demo::outputs::remove_unfinished();
         std::process::exit(130);
     })
-    .context("cannot watch for interruptions")?;
+    .map_err(|e| anyhow::anyhow!("cannot watch for interruptions: {e}"))?;
     Ok(run(&args.request()?)?)
 }
 
@@ -158,7 +162,7 @@ fn print(summary: &Summary, as_json: bool) {
         rate(rates.draw_encode)
     );
     let _ = writeln!(out, "scale: {}, height {:.2} m", summary.scale_source, summary.height_m);
-    for path in summary.video.iter().chain([&summary.json, &summary.npz]) {
+    for path in summary.video.iter().chain([&summary.json, &summary.npz]).chain(&summary.motion_files) {
         let _ = writeln!(out, "{}", path.display());
     }
 }

@@ -153,9 +153,8 @@ pub fn observe_file(path: &Path) -> Result<Observation, Error> {
 fn keypoints(person: &Person) -> Keypoints17 {
     // The decoder gives finite pixels; the clamps keep what lies absurdly far outside within the clip's rules.
     let pixel = |value: f32| value.clamp(-pose::MAX_COORDINATE_PX, pose::MAX_COORDINATE_PX);
-    let landmarks = person.landmarks.map(|landmark| {
-        Keypoint::new(pixel(landmark.x_px), pixel(landmark.y_px), landmark.visibility.clamp(0.0, 1.0))
-    });
+    let landmarks =
+        person.landmarks.map(|landmark| Keypoint::new(pixel(landmark.x_px), pixel(landmark.y_px), landmark.visibility.clamp(0.0, 1.0)));
     Source::BlazePose33.to_h36m(&landmarks).unwrap_or([Keypoint::MISSING; pose::JOINTS])
 }
 

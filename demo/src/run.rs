@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use formats::motion::{self, MotionClip};
+use pose::ImageSize;
 use pose::camera::Intrinsics;
 use pose::world::{Scale, ScaleSource};
 use runtime::{Device, EngineOptions, LiftOptions, Lifter};
@@ -61,12 +63,55 @@ pub struct Request {
     pub flip: bool,
     /// Whether to make the film.
     pub film: bool,
+    /// What else to write.
+    pub motion_files: Vec<MotionFile>,
     /// Where the networks run.
     pub device: Device,
     /// Threads within one operation; 0 takes as many as there are processors.
     pub threads: usize,
     /// Whether to draw progress bars.
     pub progress: Progress,
+}
+
+/// Files of the motion in the world for other tools, see [`formats::motion`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MotionFile {
+    /// Joint rotations for Blender, MotionBuilder, Maya
+    Bvh,
+    /// An animated skeleton for viewers and game engines (binary glTF)
+    Glb,
+    /// Joint positions for OpenSim
+    Trc,
+    /// Joint positions for biomechanics
+    C3d,
+    /// Joint positions as a table
+    Csv,
+    /// Joint positions, one JSON line for each frame
+    Ndjson,
+    /// Angles of knees, hips, elbows and shoulders as a table
+    Angles,
+}
+
+impl MotionFile {
+    /// End of the file's name, after that of the clip.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Bvh => "bvh",
+            Self::Glb => "glb",
+            Self::Trc => "trc",
+            Self::C3d => "c3d",
+            Self::Csv => "csv",
+            Self::Ndjson => "ndjson",
+            Self::Angles => "angles.csv",
+        }
+    }
+
+    fn write(self, path: &Path, clip: &MotionClip<'_>) -> Result<(), formats::Error> {
+        match self {
+            Self::Angles => motion::csv::write_angles(path, clip),
+            _ => motion::write(path, clip),
+        }
+    }
 }
 
 /// What was done, for people and for programs.
@@ -80,6 +125,8 @@ pub struct Summary {
     pub json: PathBuf,
     /// See [`crate::results`].
     pub npz: PathBuf,
+    /// Files for other tools, as asked for.
+    pub motion_files: Vec<PathBuf>,
     /// Name of the model.
     pub model: String,
     /// Where the keypoints come from.
@@ -138,6 +185,9 @@ pub enum Error {
     /// See [`film::Error`].
     #[error(transparent)]
     Film(#[from] film::Error),
+    /// The motion cannot be written for another tool; see [`formats::Error`].
+    #[error(transparent)]
+    Motion(#[from] formats::Error),
     /// The output folder cannot be written to.
     #[error("cannot write into the folder {}: {source}", folder.display())]
     Output {
@@ -158,6 +208,9 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
     let out = request.out.clone().unwrap_or_else(|| folder_of(input));
 
     // What can be wrong is found before the slow part.
+    request.scale.validate()?;
+    let intrinsics = |image| request.fov_deg.map(|fov_deg| Intrinsics::from_horizontal_fov_deg(image, fov_deg)).transpose();
+    intrinsics(ImageSize { width_px: 1, height_px: 1 })?; // the field of view alone can be refused
     let from_file = match &request.input {
         Input::Video { path, .. } => {
             VideoReader::open(path).map_err(observe::Error::from)?;
@@ -178,12 +231,8 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
     let (mut decode, mut detect, mut lift, mut draw) = (Meter::default(), Meter::default(), Meter::default(), Meter::default());
     let (observation, detector) = match (from_file, &request.input) {
         (None, Input::Video { path, section, quality }) => {
-            let networks = NetworksOptions {
-                quality: *quality,
-                device: request.device,
-                threads: request.threads,
-                ..NetworksOptions::default()
-            };
+            let networks =
+                NetworksOptions { quality: *quality, device: request.device, threads: request.threads, ..NetworksOptions::default() };
             let mut tracker = Tracker::new(Networks::open(&networks)?);
             let observation = observe_video(path, *section, &mut tracker, &request.progress, &mut decode, &mut detect)?;
             (observation, format!("blazepose-{}", quality.name()))
@@ -192,22 +241,21 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
         (None, Input::Keypoints(path)) => (observe_file(path)?, "keypoint file".to_owned()),
     };
 
-    let image = observation.clip.image;
-    let intrinsics = request.fov_deg.map(|fov_deg| Intrinsics::from_horizontal_fov_deg(image, fov_deg)).transpose()?;
+    let intrinsics = intrinsics(observation.clip.image)?;
     let options = LiftOptions { flip: request.flip, scale: request.scale.clone(), intrinsics, ..LiftOptions::default() };
     let lifted = lift.measure(|| lift_with_bar(&lifter, &observation, &options, request.progress))?;
     lift.count(observation.frame.len() as u64);
 
-    let results = Results {
-        observation: &observation,
-        lifted: &lifted,
-        model_metadata: lifter.engine().metadata(),
-        detector: &detector,
-    };
+    let results = Results { observation: &observation, lifted: &lifted, model_metadata: lifter.engine().metadata(), detector: &detector };
     let stem = input.file_stem().unwrap_or_default().to_string_lossy();
     let [video, json, npz] = ["mp4", "json", "npz"].map(|extension| format!("{stem}.3d.{extension}"));
     results.write_json(&unfinished.path(&json)).map_err(unwritable)?;
     results.write_npz(&unfinished.path(&npz))?;
+    let world_mm = lifted.world_mm();
+    let motion_names: Vec<String> = request.motion_files.iter().map(|file| format!("{stem}.3d.{}", file.suffix())).collect();
+    for (file, name) in request.motion_files.iter().zip(&motion_names) {
+        file.write(&unfinished.path(name), &MotionClip::new(&world_mm, &lifted.times_s)?)?;
+    }
     if request.film {
         let source = matches!(request.input, Input::Video { .. }).then_some(input);
         film::write(&unfinished.path(&video), source, &observation, &lifted, &request.progress, &mut draw)?;
@@ -220,6 +268,7 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
         video: request.film.then(|| finish(&video)).transpose()?,
         json: finish(&json)?,
         npz: finish(&npz)?,
+        motion_files: motion_names.iter().map(|name| finish(name)).collect::<Result<_, _>>()?,
         model: lifted.model.clone(),
         frames: observation.all_times_s.len(),
         frames_seen,
@@ -228,12 +277,7 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
         fps: results.fps(),
         scale_source: lifted.scale_source,
         height_m: lifted.height_m,
-        stage_fps: StageRates {
-            decode: decode.rate_fps(),
-            detect: detect.rate_fps(),
-            lift: lift.rate_fps(),
-            draw_encode: draw.rate_fps(),
-        },
+        stage_fps: StageRates { decode: decode.rate_fps(), detect: detect.rate_fps(), lift: lift.rate_fps(), draw_encode: draw.rate_fps() },
         elapsed_s: start.elapsed().as_secs_f64(),
         detector,
     })

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use opencv::core::{self, Mat, MatTraitConst, Size};
 use opencv::imgproc;
-use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst};
+use opencv::videoio::{
+    self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst,
+};
 
 /// Frames a second for files that do not say any.
 const FALLBACK_FPS: f64 = 30.0;

@@ -74,8 +74,7 @@ impl Viewpoint {
     fn shows(&self, world_mm: &[Pose3], panel: ImageSize) -> bool {
         let [width, height] = [panel.width_px as f32, panel.height_px as f32];
         let is_inside = |pixel: [f32; 2]| {
-            (width * MARGIN..=width * (1.0 - MARGIN)).contains(&pixel[0])
-                && (height * MARGIN..=height * (1.0 - MARGIN)).contains(&pixel[1])
+            (width * MARGIN..=width * (1.0 - MARGIN)).contains(&pixel[0]) && (height * MARGIN..=height * (1.0 - MARGIN)).contains(&pixel[1])
         };
         let mut inside = 0;
         for (frame, pose) in world_mm.iter().enumerate() {
@@ -103,9 +102,7 @@ fn targets(world_mm: &[Pose3], times_s: &[f64]) -> Vec<[f32; 3]> {
         let near = |&i: &usize| (times_s[i] - times_s[t]).abs() <= FOLLOW_WINDOW_S;
         let first = (0..=t).rev().take_while(near).last().unwrap_or(t);
         let last = (t..world_mm.len()).take_while(near).last().unwrap_or(t);
-        let mean = |axis: usize| {
-            world_mm[first..=last].iter().map(|pose| pose[ROOT][axis]).sum::<f32>() / (last + 1 - first) as f32
-        };
+        let mean = |axis: usize| world_mm[first..=last].iter().map(|pose| pose[ROOT][axis]).sum::<f32>() / (last + 1 - first) as f32;
         [mean(0), mean(1), height_mm]
     };
     (0..world_mm.len()).map(around).collect()

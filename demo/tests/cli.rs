@@ -52,8 +52,7 @@ fn refusal(arguments: &[&str]) -> String {
 /// Names in a folder, hidden ones too.
 fn list(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -71,8 +70,22 @@ fn grey_video(path: &Path) {
 /// A standing person as H36M keypoints, `frames` times, waving the left hand.
 fn keypoint_file(path: &Path, frames: usize, joints: usize) {
     let person = [
-        [320., 240.], [300., 240.], [300., 330.], [300., 410.], [340., 240.], [340., 330.], [340., 410.], [320., 195.],
-        [320., 150.], [320., 130.], [320., 105.], [352., 150.], [375., 190.], [390., 225.], [288., 150.], [265., 190.],
+        [320., 240.],
+        [300., 240.],
+        [300., 330.],
+        [300., 410.],
+        [340., 240.],
+        [340., 330.],
+        [340., 410.],
+        [320., 195.],
+        [320., 150.],
+        [320., 130.],
+        [320., 105.],
+        [352., 150.],
+        [375., 190.],
+        [390., 225.],
+        [288., 150.],
+        [265., 190.],
         [250., 225.],
     ];
     let frame = |t: usize| {
@@ -144,9 +157,8 @@ fn a_clip_becomes_a_film_and_two_files() {
 fn the_tracker_stays_with_one_person() {
     let Some(clip) = clip() else { return };
     let out = tempfile::tempdir().expect("a folder");
-    let arguments = [
-        "--video", str(&clip), "--model", FLAT, "--out", str(out.path()), "--duration", "7", "--detector-quality", "full", "--no-video",
-    ];
+    let arguments =
+        ["--video", str(&clip), "--model", FLAT, "--out", str(out.path()), "--duration", "7", "--detector-quality", "full", "--no-video"];
     let output = run(&arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(list(out.path()), ["demo.3d.json", "demo.3d.npz"]);
@@ -327,4 +339,31 @@ fn an_interruption_leaves_nothing() {
     let status = child.wait().expect("an end");
     assert_eq!(status.code(), Some(130));
     assert_eq!(list(folder.path()), ["wave.json"]);
+}
+
+#[test]
+fn the_motion_in_files_of_other_tools() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keypoints = folder.path().join("wave.json");
+    keypoint_file(&keypoints, 60, 17);
+    let out = folder.path().join("out");
+    let formats = "bvh,glb,trc,c3d,csv,ndjson,angles";
+    let output = run(&["--keypoints", str(&keypoints), "--model", FLAT, "--no-video", "--json", "--format", formats, "--out", str(&out)]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected = ["angles.csv", "bvh", "c3d", "csv", "glb", "json", "ndjson", "npz", "trc"];
+    assert_eq!(list(&out), expected.map(|end| format!("wave.3d.{end}")));
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("a summary");
+    assert_eq!(summary["motion_files"].as_array().expect("a list").len(), 7);
+    let lines = std::fs::read_to_string(out.join("wave.3d.ndjson")).expect("a file");
+    assert_eq!(lines.lines().count(), 60);
+}
+
+#[test]
+fn impossible_cameras_and_people_are_refused_before_the_video_is_looked_at() {
+    for (arguments, words) in
+        [(["--height", "17"], "0.3 to 3 metres"), (["--height", "NaN"], "0.3 to 3 metres"), (["--fov", "200"], "1 to 179 degrees")]
+    {
+        let error = refusal(&[["--video", "absent.mp4"], arguments].concat());
+        assert!(error.contains(words), "{error}");
+    }
 }

@@ -96,6 +96,19 @@ pub enum Scale {
 }
 
 impl Scale {
+    /// Refuses a stature that nobody has: to be asked before slow work is done for it.
+    ///
+    /// # Errors
+    /// [`Error`] outside 0.3 to 3 m.
+    pub fn validate(&self) -> Result<(), Error> {
+        match self {
+            Self::Height { height_m } if !HEIGHT_RANGE_M.contains(height_m) => {
+                Err(Error::out_of_range("height of the person", "0.3 to 3 metres", *height_m))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The word for results.
     pub const fn source(&self) -> ScaleSource {
         match self {
@@ -429,10 +442,8 @@ fn millimetres_per_unit(scale: &Scale, bones: &[f64; N_BONES]) -> Result<f64, Er
             (mm, (0..N_BONES).filter(known).map(|b| bones[b]).sum::<f64>())
         }
         _ => {
+            scale.validate()?;
             let height_m = if let Scale::Height { height_m } = scale { *height_m } else { DEFAULT_HEIGHT_M };
-            if !HEIGHT_RANGE_M.contains(&height_m) {
-                return Err(Error::out_of_range("height of the person", "0.3 to 3 metres", height_m));
-            }
             (1000.0 * CHAIN_TO_STATURE * f64::from(height_m), body_chain(bones))
         }
     };

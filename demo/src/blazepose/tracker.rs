@@ -105,9 +105,10 @@ impl Tracker {
 
     /// The person in a square of the frame, if someone is there who can be the one that is followed.
     fn look(&mut self, frame: &Mat, roi: &Roi, time_s: f64) -> Result<Option<Person>, Error> {
-        let person = self.networks.landmarks(frame, roi)?.filter(|person| {
-            person.score >= MIN_SCORE && self.last.is_none_or(|last| last.can_be(&person.next_roi, time_s))
-        });
+        let person = self
+            .networks
+            .landmarks(frame, roi)?
+            .filter(|person| person.score >= MIN_SCORE && self.last.is_none_or(|last| last.can_be(&person.next_roi, time_s)));
         if let Some(person) = &person {
             self.last = Some(Sighting { roi: person.next_roi, time_s, in_sight: true });
         }
