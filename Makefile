@@ -25,7 +25,7 @@ demo:
 	target/release/demo --video "$(CLIP)" --out "$(OUT)"
 
 test: native
-	cargo build --workspace
+	cargo test --workspace --no-run
 	EXPORT=$(CURDIR)/target/debug/export scripts/blazepose.sh
 	scripts/clip.sh
 	cargo test --workspace
