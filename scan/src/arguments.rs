@@ -158,7 +158,12 @@ pub(crate) fn check_forward<T, P>(dims: Dims, inputs: &Inputs<'_, T, P>, y: &[T]
 }
 
 /// Checks what a backward call was given.
-pub(crate) fn check_backward<T>(dims: Dims, inputs: &Inputs<'_, T>, output_grads: &OutputGrads<'_, T>, grads: &InputGrads<'_, T>) -> Result<(), Error> {
+pub(crate) fn check_backward<T>(
+    dims: Dims,
+    inputs: &Inputs<'_, T>,
+    output_grads: &OutputGrads<'_, T>,
+    grads: &InputGrads<'_, T>,
+) -> Result<(), Error> {
     inputs.check(dims)?;
     dims.check("the gradient of y", Axes::Channels, output_grads.y.len())?;
     check_optional(dims, "the gradient of last_state", Axes::State, output_grads.last_state)?;

@@ -126,7 +126,14 @@ pub(crate) fn with_call<E>(
     scratch::with(Area::Call, blocks * tile + groups * layout.partial(), |memory| {
         let (a, partials) = memory.split_at_mut(blocks * tile);
         for index in 0..blocks {
-            transpose_in(width, inputs.a, &layout.block(index, dims.channels), dims.states, LOG2_E, &mut a[index * tile..(index + 1) * tile]);
+            transpose_in(
+                width,
+                inputs.a,
+                &layout.block(index, dims.channels),
+                dims.states,
+                LOG2_E,
+                &mut a[index * tile..(index + 1) * tile],
+            );
         }
         let call = Call {
             dims,

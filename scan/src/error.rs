@@ -2,7 +2,9 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A slice does not have the length that the dimensions ask for.
-    #[error("selective scan: {name} needs {expected} values for shape {shape}, but has {found}; give every input the shape that S, L, D, N imply")]
+    #[error(
+        "selective scan: {name} needs {expected} values for shape {shape}, but has {found}; give every input the shape that S, L, D, N imply"
+    )]
     Length {
         /// The input's or output's name in the schema.
         name: &'static str,
@@ -14,7 +16,9 @@ pub enum Error {
         found: usize,
     },
     /// The dimensions multiply to more than an address can count.
-    #[error("selective scan: S={sequences}, L={frames}, D={channels}, N={states} is more data than this machine can address; check the shapes")]
+    #[error(
+        "selective scan: S={sequences}, L={frames}, D={channels}, N={states} is more data than this machine can address; check the shapes"
+    )]
     TooLarge {
         /// S
         sequences: usize,
@@ -26,7 +30,9 @@ pub enum Error {
         states: usize,
     },
     /// A gradient is asked for an optional input that is absent.
-    #[error("selective scan: a gradient of {name} is asked for, but {name} is not among the inputs; pass the input or leave its gradient out")]
+    #[error(
+        "selective scan: a gradient of {name} is asked for, but {name} is not among the inputs; pass the input or leave its gradient out"
+    )]
     GradientOfAbsent {
         /// The input's name in the schema.
         name: &'static str,

@@ -33,7 +33,14 @@ impl<'a, T: Element> Call<'a, T> {
     pub(crate) fn new(dims: Dims, inputs: &'a Inputs<'a, T, f32>, y: &'a mut [T], last_state: Option<&'a mut [f32]>, width: usize) -> Self {
         let values = dims.frames.saturating_mul(dims.states).saturating_mul(width).max(1);
         let group = TASK_VALUES.div_ceil(values).clamp(1, dims.sequences.max(1));
-        Self { dims, inputs, y: SharedMut::new(y), last_state: last_state.map(SharedMut::new), blocks: dims.channels.div_ceil(width), group }
+        Self {
+            dims,
+            inputs,
+            y: SharedMut::new(y),
+            last_state: last_state.map(SharedMut::new),
+            blocks: dims.channels.div_ceil(width),
+            group,
+        }
     }
 
     /// Every task may run at the same time as every other.

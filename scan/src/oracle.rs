@@ -7,7 +7,15 @@ use crate::{Dims, Error, InputGrads, Inputs, OutputGrads};
 
 /// f32 or f64: what the oracle computes with.
 pub trait Real:
-    Copy + Default + PartialOrd + Neg<Output = Self> + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + AddAssign
+    Copy
+    + Default
+    + PartialOrd
+    + Neg<Output = Self>
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + AddAssign
 {
     /// 1
     const ONE: Self;
@@ -134,7 +142,12 @@ pub fn forward<T: Real>(dims: Dims, inputs: &Inputs<'_, T>, y: &mut [T], mut las
 ///
 /// # Errors
 /// A slice whose length does not fit `dims`, or a gradient asked for an input that is absent.
-pub fn backward<T: Real>(dims: Dims, inputs: &Inputs<'_, T>, output_grads: &OutputGrads<'_, T>, grads: &mut InputGrads<'_, T>) -> Result<(), Error> {
+pub fn backward<T: Real>(
+    dims: Dims,
+    inputs: &Inputs<'_, T>,
+    output_grads: &OutputGrads<'_, T>,
+    grads: &mut InputGrads<'_, T>,
+) -> Result<(), Error> {
     check_backward(dims, inputs, output_grads, grads)?;
     let Dims { sequences, frames, channels, states } = dims;
     let zero = T::default();

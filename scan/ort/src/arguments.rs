@@ -18,7 +18,10 @@ impl<'a> Arguments<'a> {
         for (index, name) in schema::INPUTS.into_iter().enumerate() {
             let value = if index < count { context.input(index)? } else { None };
             if value.is_none() && index < schema::REQUIRED_INPUTS {
-                return Err(ort::Error::new(format!("SelectiveScan: the input {name} is missing; only {} on are optional", schema::INPUTS[schema::REQUIRED_INPUTS])));
+                return Err(ort::Error::new(format!(
+                    "SelectiveScan: the input {name} is missing; only {} on are optional",
+                    schema::INPUTS[schema::REQUIRED_INPUTS]
+                )));
             }
             values.push(value);
         }

@@ -34,7 +34,9 @@ fn compute<T: Element + PrimitiveTensorElementType>(context: &ComputeContext, de
     let inputs = arguments.inputs::<T>(delta_softplus)?;
 
     let shape = |sizes: [usize; 3]| sizes.map(|size| size as i64); // they came from i64
-    let mut y = context.output(0, shape([sequences, frames, channels]))?.ok_or_else(|| ort::Error::new("SelectiveScan: the output y is missing"))?;
+    let mut y = context
+        .output(0, shape([sequences, frames, channels]))?
+        .ok_or_else(|| ort::Error::new("SelectiveScan: the output y is missing"))?;
     let mut last_state = if context.num_outputs()? > 1 { context.output(1, shape([sequences, channels, states]))? } else { None };
 
     let y = y.try_extract_tensor_mut::<T>()?.1;

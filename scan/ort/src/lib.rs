@@ -46,7 +46,10 @@ impl<T: Element + PrimitiveTensorElementType + 'static> Operator for SelectiveSc
         let (element, f32) = (T::into_tensor_element_type(), TensorElementType::Float32);
         // u, delta, A, B, C, D, z, delta_bias, initial_state
         let types = [element, element, f32, element, element, f32, element, f32, f32];
-        types.into_iter().enumerate().map(|(i, of)| if i < schema::REQUIRED_INPUTS { OperatorInput::required(of) } else { OperatorInput::optional(of) })
+        types
+            .into_iter()
+            .enumerate()
+            .map(|(i, of)| if i < schema::REQUIRED_INPUTS { OperatorInput::required(of) } else { OperatorInput::optional(of) })
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -55,15 +58,18 @@ impl<T: Element + PrimitiveTensorElementType + 'static> Operator for SelectiveSc
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
         // ort panics where ONNX Runtime gives it no type; that must not reach C++.
-        catch_unwind(AssertUnwindSafe(|| infer_shape(context)))
-            .unwrap_or_else(|_| Err(ort::Error::new("SelectiveScan: the types of its inputs could not be read; check the model with onnx.checker")))
+        catch_unwind(AssertUnwindSafe(|| infer_shape(context))).unwrap_or_else(|_| {
+            Err(ort::Error::new("SelectiveScan: the types of its inputs could not be read; check the model with onnx.checker"))
+        })
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<ScanKernel<T>> {
         match context.get::<i64>(schema::DELTA_SOFTPLUS) {
             None | Some(0) => Ok(ScanKernel::new(false)),
             Some(1) => Ok(ScanKernel::new(true)),
-            Some(other) => Err(ort::Error::new(format!("SelectiveScan: the attribute {} must be 0 or 1, but is {other}", schema::DELTA_SOFTPLUS))),
+            Some(other) => {
+                Err(ort::Error::new(format!("SelectiveScan: the attribute {} must be 0 or 1, but is {other}", schema::DELTA_SOFTPLUS)))
+            }
         }
     }
 }
@@ -74,13 +80,16 @@ fn infer_shape(context: &mut ShapeInferenceContext) -> ort::Result<()> {
     let (Some(u), Some(a)) = (inputs.first(), inputs.get(2)) else {
         return Ok(());
     };
-    let unknown = |shape: &Shape, symbols: &SymbolicDimensions| shape.iter().zip(symbols.iter()).any(|(&size, symbol)| size < 0 && symbol.is_empty());
+    let unknown =
+        |shape: &Shape, symbols: &SymbolicDimensions| shape.iter().zip(symbols.iter()).any(|(&size, symbol)| size < 0 && symbol.is_empty());
     if [u, a].iter().any(|value| matches!(value, ValueType::Tensor { shape, dimension_symbols, .. } if unknown(shape, dimension_symbols))) {
         return Ok(()); // ONNX Runtime would take a size without a name for the number -1
     }
     context.set_output(0, u)?;
-    let (ValueType::Tensor { shape: u_shape, dimension_symbols: u_symbols, .. }, ValueType::Tensor { shape: a_shape, dimension_symbols: a_symbols, .. }) =
-        (u, a)
+    let (
+        ValueType::Tensor { shape: u_shape, dimension_symbols: u_symbols, .. },
+        ValueType::Tensor { shape: a_shape, dimension_symbols: a_symbols, .. },
+    ) = (u, a)
     else {
         return Ok(());
     };

@@ -233,7 +233,9 @@ impl Results<f32> {
         check("dB", &self.b, &truth.b, gradients);
         check("dC", &self.c, &truth.c, gradients);
         check("dinitial_state", &self.initial_state, &truth.initial_state, gradients);
-        for (name, found, truth) in [("dD", &self.d, &truth.d), ("dz", &self.z, &truth.z), ("ddelta_bias", &self.delta_bias, &truth.delta_bias)] {
+        for (name, found, truth) in
+            [("dD", &self.d, &truth.d), ("dz", &self.z, &truth.z), ("ddelta_bias", &self.delta_bias, &truth.delta_bias)]
+        {
             assert_eq!(found.is_some(), truth.is_some());
             if let (Some(found), Some(truth)) = (found, truth) {
                 check(name, found, truth, gradients);

@@ -60,8 +60,14 @@ fn all_scan_vectors() {
             initial_state: read(&folder, "dh0").map_or_else(|| oracle.initial_state.clone(), |(_, values)| values),
         };
         let worst = |a: &[f64], b: &[f64]| a.iter().zip(b).fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs() / (1.0 + b.abs())));
-        assert!(worst(&oracle.y, &truth.y) < 1e-12 && worst(&oracle.a, &truth.a) < 1e-11 && worst(&oracle.delta, &truth.delta) < 1e-11, "{name}: oracle");
-        assert!(worst(&oracle.b, &truth.b) < 1e-12 && worst(&oracle.c, &truth.c) < 1e-12 && worst(&oracle.u, &truth.u) < 1e-12, "{name}: oracle");
+        assert!(
+            worst(&oracle.y, &truth.y) < 1e-12 && worst(&oracle.a, &truth.a) < 1e-11 && worst(&oracle.delta, &truth.delta) < 1e-11,
+            "{name}: oracle"
+        );
+        assert!(
+            worst(&oracle.b, &truth.b) < 1e-12 && worst(&oracle.c, &truth.c) < 1e-12 && worst(&oracle.u, &truth.u) < 1e-12,
+            "{name}: oracle"
+        );
         assert!(worst(&oracle.initial_state, &truth.initial_state) < 1e-12, "{name}: oracle");
         case.narrow().by_oracle(f32::NAN).assert_near(&truth, 1e-5, 1e-4, &format!("{name} f32 oracle"));
         for form in forms() {

@@ -131,6 +131,10 @@ fn a_thousand_tiny_steps_do_not_drift() {
     let truth = case.by_oracle(0.0);
     for form in forms() {
         let found = case.narrow().by_form(form, &Serial);
-        assert!(relative_error(&found.last_state, &truth.last_state) < 5e-5, "{form:?} {}", relative_error(&found.last_state, &truth.last_state));
+        assert!(
+            relative_error(&found.last_state, &truth.last_state) < 5e-5,
+            "{form:?} {}",
+            relative_error(&found.last_state, &truth.last_state)
+        );
     }
 }

@@ -44,7 +44,10 @@ fn gradients_are_finite_differences() {
                 };
                 let difference = (moved(step) - moved(-step)) / (2.0 * step);
                 let found = gradient(&gradients).expect("present")[i];
-                assert!((difference - found).abs() < 1e-7 * (1.0 + found.abs()), "parts {number}, d{name}[{i}]: {found} against {difference}");
+                assert!(
+                    (difference - found).abs() < 1e-7 * (1.0 + found.abs()),
+                    "parts {number}, d{name}[{i}]: {found} against {difference}"
+                );
             }
         }
     }
@@ -54,7 +57,15 @@ fn gradients_are_finite_differences() {
 fn two_frames_by_hand() {
     // h_1 = 2 * 3 * 5 = 30; h_2 = e^(-1/2) 30 + 0.5 * 4 * 7 = 14 + 30 e^(-1/2)
     let dims = Dims { sequences: 1, frames: 2, channels: 1, states: 1 };
-    let inputs = scan::Inputs { u: &[3.0, 4.0], delta: &[2.0, 0.5], a: &[-1.0], b: &[5.0, 7.0], c: &[1.0, 10.0], d: Some(&[100.0]), ..Default::default() };
+    let inputs = scan::Inputs {
+        u: &[3.0, 4.0],
+        delta: &[2.0, 0.5],
+        a: &[-1.0],
+        b: &[5.0, 7.0],
+        c: &[1.0, 10.0],
+        d: Some(&[100.0]),
+        ..Default::default()
+    };
     let (mut y, mut last) = ([0.0f64; 2], [0.0f64]);
     scan::oracle::forward(dims, &inputs, &mut y, Some(&mut last)).expect("forward");
     let second = 14.0 + 30.0 * (-0.5f64).exp();

@@ -45,8 +45,17 @@ fn sizes_that_overflow_are_refused() {
 #[test]
 fn a_gradient_of_what_is_absent_is_refused() {
     let (mut a, mut b, mut c, mut u, mut delta, mut d) = ([0.0; 12], [0.0; 8], [0.0; 8], [0.0; 6], [0.0; 6], [0.0; 3]);
-    let mut grads =
-        InputGrads { u: &mut u, delta: &mut delta, a: &mut a, b: &mut b, c: &mut c, d: Some(&mut d), z: None, delta_bias: None, initial_state: None };
+    let mut grads = InputGrads {
+        u: &mut u,
+        delta: &mut delta,
+        a: &mut a,
+        b: &mut b,
+        c: &mut c,
+        d: Some(&mut d),
+        z: None,
+        delta_bias: None,
+        initial_state: None,
+    };
     let from = OutputGrads { y: &[0.0; 6], last_state: None };
     let error = scan::backward(DIMS, &inputs(), &from, &mut grads, &Serial).unwrap_err();
     assert_eq!(error, Error::GradientOfAbsent { name: "D" });
@@ -108,7 +117,17 @@ fn a_number_of_sequences_that_no_slice_bounds_is_not_counted() {
         let inputs = Inputs::default();
         let from = OutputGrads { y: &[], last_state: None };
         for form in Form::ALL.into_iter().filter(|form| form.is_available()) {
-            let mut to = InputGrads { u: &mut [], delta: &mut [], a: &mut [], b: &mut [], c: &mut [], d: None, z: None, delta_bias: None, initial_state: None };
+            let mut to = InputGrads {
+                u: &mut [],
+                delta: &mut [],
+                a: &mut [],
+                b: &mut [],
+                c: &mut [],
+                d: None,
+                z: None,
+                delta_bias: None,
+                initial_state: None,
+            };
             assert_eq!(form.forward(dims, &inputs, &mut [0.0f32; 0], Some(&mut []), &Serial), Ok(()));
             assert_eq!(form.backward(dims, &inputs, &from, &mut to, &Serial), Ok(()));
         }

@@ -254,6 +254,10 @@ unsafe extern "C" fn poselift_scan_backward(
     // SAFETY: the shim passes live structs and a buffer of `capacity` bytes.
     unsafe {
         let (dims, inputs, from, to) = (&*dims, &*inputs, &*from, &*to);
-        report(message, capacity, || if f64 != 0 { backward::<f64>(dims, inputs, from, to) } else { backward::<f32>(dims, inputs, from, to) })
+        report(
+            message,
+            capacity,
+            || if f64 != 0 { backward::<f64>(dims, inputs, from, to) } else { backward::<f32>(dims, inputs, from, to) },
+        )
     }
 }

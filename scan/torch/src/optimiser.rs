@@ -92,7 +92,19 @@ pub fn fused_adam_step(parameters: &[Tensor], state: &mut AdamState, settings: &
     // SAFETY: every list has `p.len()` live tensors (checked above), which outlive the call.
     let status = unsafe {
         shim::poselift_torch_fused_adam(
-            decoupled, p.as_ptr(), g.as_ptr(), m.as_ptr(), v.as_ptr(), largest, steps.as_ptr(), p.len(), lr, beta1, beta2, weight_decay, eps,
+            decoupled,
+            p.as_ptr(),
+            g.as_ptr(),
+            m.as_ptr(),
+            v.as_ptr(),
+            largest,
+            steps.as_ptr(),
+            p.len(),
+            lr,
+            beta1,
+            beta2,
+            weight_decay,
+            eps,
         )
     };
     if status == 0 { Ok(()) } else { Err(Error::last()) }

@@ -7,7 +7,11 @@ use torch_sys::C_tensor;
 unsafe extern "C" {
     pub(crate) fn poselift_torch_last_error() -> *const c_char;
     pub(crate) fn poselift_torch_selective_scan(inputs: *const *mut C_tensor, delta_softplus: c_int, outputs: *mut *mut C_tensor) -> c_int;
-    pub(crate) fn poselift_torch_parallel_for(count: usize, task: unsafe extern "C" fn(*const c_void, usize), context: *const c_void) -> c_int;
+    pub(crate) fn poselift_torch_parallel_for(
+        count: usize,
+        task: unsafe extern "C" fn(*const c_void, usize),
+        context: *const c_void,
+    ) -> c_int;
     pub(crate) fn poselift_torch_fused_adam(
         decoupled: c_int,
         parameters: *const *mut C_tensor,

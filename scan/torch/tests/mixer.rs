@@ -15,17 +15,8 @@ fn read(path: &Path, kind: Kind) -> Tensor {
     Tensor::from_slice(&npy.into_vec::<f64>().expect("f64 values")).reshape(shape).to_kind(kind)
 }
 
-const WEIGHTS: [&str; 9] = [
-    "in_proj.weight",
-    "conv1d.weight",
-    "conv1d.bias",
-    "x_proj.weight",
-    "dt_proj.weight",
-    "dt_proj.bias",
-    "A_log",
-    "D",
-    "out_proj.weight",
-];
+const WEIGHTS: [&str; 9] =
+    ["in_proj.weight", "conv1d.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D", "out_proj.weight"];
 
 /// `x`: (S, L, C). Returns the same shape.
 fn mixer(x: &Tensor, weights: &[Tensor]) -> Tensor {

@@ -103,11 +103,7 @@ fn model_of(case: &Case<f32>, of: Type, last_state: bool, fixed: bool) -> Vec<u8
     let present = values(case).map(|values| values.is_some());
     let inputs: Vec<Value<'_>> = (0..9)
         .filter(|&index| present[index])
-        .map(|index| Value {
-            name: schema::INPUTS[index],
-            of: if follows_u(index) { of } else { Type::F32 },
-            shape: Some(sizes(index)),
-        })
+        .map(|index| Value { name: schema::INPUTS[index], of: if follows_u(index) { of } else { Type::F32 }, shape: Some(sizes(index)) })
         .collect();
     let last = present.iter().rposition(|&present| present).unwrap_or(0);
     let wires: Vec<&str> = (0..=last).map(|index| if present[index] { schema::INPUTS[index] } else { "" }).collect();
@@ -214,7 +210,8 @@ fn step_by_step_is_the_batch() {
 fn the_number_of_threads_changes_nothing() {
     let case = Case::random(Dims { sequences: 17, frames: 81, channels: 96, states: 16 }, Parts::ALL, 4).narrow();
     let bytes = model_of(&case, Type::F32, true, false);
-    let runs: Vec<_> = [1, 2, 4].map(|threads| run(&mut session(&bytes, threads).expect("a session"), &case, Type::F32).expect("a run")).into();
+    let runs: Vec<_> =
+        [1, 2, 4].map(|threads| run(&mut session(&bytes, threads).expect("a session"), &case, Type::F32).expect("a run")).into();
     assert!(runs.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
@@ -258,7 +255,11 @@ fn a_wrong_shape_is_a_status_with_words() {
     let open = |name: &'static str, rank: usize| vec![Size::Named(name); rank];
     for wrong in 0..9 {
         let inputs: Vec<Value<'_>> = (0..9)
-            .map(|index| Value { name: schema::INPUTS[index], of: Type::F32, shape: (index != wrong).then(|| open("", shape(DIMS, index).len())) })
+            .map(|index| Value {
+                name: schema::INPUTS[index],
+                of: Type::F32,
+                shape: (index != wrong).then(|| open("", shape(DIMS, index).len())),
+            })
             .collect();
         let bytes = model(&inputs, &schema::INPUTS, &[Value { name: "y", of: Type::F32, shape: None }], Some(1));
         let mut session = session(&bytes, 1).expect("a session");
@@ -289,7 +290,11 @@ fn a_wrong_shape_is_a_status_with_words() {
 fn a_wrong_attribute_is_refused() {
     let case = Case::random(DIMS, Parts::default(), 8).narrow();
     let inputs: Vec<Value<'_>> = (0..5)
-        .map(|index| Value { name: schema::INPUTS[index], of: Type::F32, shape: Some(shape(case.dims, index).into_iter().map(Size::Is).collect()) })
+        .map(|index| Value {
+            name: schema::INPUTS[index],
+            of: Type::F32,
+            shape: Some(shape(case.dims, index).into_iter().map(Size::Is).collect()),
+        })
         .collect();
     let output = || [Value { name: "y", of: Type::F32, shape: None }];
     let error = session(&model(&inputs, &schema::INPUTS[..5], &output(), Some(2)), 1).map(|_| ()).expect_err("2 is no boolean").to_string();
