@@ -6,7 +6,7 @@ mod case;
 mod onnx;
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use case::{Case, Parts, relative_error};
 use half::f16;
@@ -33,9 +33,9 @@ fn environment() -> &'static Environment {
     })
 }
 
-fn domain() -> Arc<OperatorDomain> {
+fn domain() -> OperatorDomain {
     environment();
-    Arc::new(poselift_scan_ort::operator_domain().expect("a domain"))
+    poselift_scan_ort::operator_domain().expect("a domain")
 }
 
 fn session(bytes: &[u8], threads: usize) -> ort::Result<Session> {
