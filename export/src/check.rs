@@ -56,7 +56,9 @@ pub enum Error {
         found: f32,
     },
     /// Operator and function body differ.
-    #[error("the exported model differs by {difference:.1e} in {stage} between the operator and the function body in the file (values up to {largest:.1}): this is a bug of the export, the file was not kept")]
+    #[error(
+        "the exported model differs by {difference:.1e} in {stage} between the operator and the function body in the file (values up to {largest:.1}): this is a bug of the export, the file was not kept"
+    )]
     Differs {
         /// Where.
         stage: String,

@@ -158,7 +158,8 @@ pub fn metadata(checkpoint: &Checkpoint, name: &str) -> Result<ModelMetadata, Er
             fps: 50.0,
             output: ModelMetadata::OUTPUT.to_owned(),
             parameters: 0,
-            trained_on: "unknown (the checkpoint does not say; the reference code trains on Human3.6M, cameras at 50 frames a second)".to_owned(),
+            trained_on: "unknown (the checkpoint does not say; the reference code trains on Human3.6M, cameras at 50 frames a second)"
+                .to_owned(),
             licence: "unknown: see where the checkpoint came from".to_owned(),
             has_top_k_graph: false,
         },

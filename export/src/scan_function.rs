@@ -129,12 +129,7 @@ pub fn function(form: ScanForm, element: ElementType) -> FunctionProto {
     let delta_u = body.apply("Mul", &[&delta, &u], "delta_u"); // (S, L, D)
     let initial = if form.initial_state { "initial_state".to_owned() } else { body.zero_state(&u) };
     body.nodes.push(NodeProto {
-        attribute: vec![
-            graph("body", step()),
-            int("num_scan_inputs", 4),
-            ints("scan_input_axes", &[1; 4]),
-            ints("scan_output_axes", &[1]),
-        ],
+        attribute: vec![graph("body", step()), int("num_scan_inputs", 4), ints("scan_input_axes", &[1; 4]), ints("scan_output_axes", &[1])],
         ..node("Scan", &[&initial, &delta, &delta_u, &b, &c], &["last_state", "states_times_c"])
     });
     let mut y = "states_times_c".to_owned();
@@ -196,7 +191,8 @@ impl Body {
     fn zero_state(&mut self, u: &str) -> String {
         self.nodes.push(NodeProto { attribute: vec![int("start", 0), int("end", 1)], ..node("Shape", &[u], &["sequences"]) });
         self.nodes.push(node("Shape", &["A"], &["channels_states"]));
-        self.nodes.push(NodeProto { attribute: vec![int("axis", 0)], ..node("Concat", &["sequences", "channels_states"], &["state_shape"]) });
+        self.nodes
+            .push(NodeProto { attribute: vec![int("axis", 0)], ..node("Concat", &["sequences", "channels_states"], &["state_shape"]) });
         let zero = tensor("value", f32_tensor("", &[1], &[0.0]));
         self.nodes.push(NodeProto { attribute: vec![zero], ..node("ConstantOfShape", &["state_shape"], &["zero_state"]) });
         "zero_state".to_owned()
@@ -205,14 +201,14 @@ impl Body {
 
 /// One frame: state (S, D, N), delta and delta u (S, D), B and C (S, N) -> state, C . state (S, D). A is the outer graph's.
 fn step() -> GraphProto {
-    let axis = |name: &str, axis: i64| NodeProto {
-        attribute: vec![tensor("value", i64_tensor("", &[axis]))],
-        ..node("Constant", &[], &[name])
-    };
+    let axis =
+        |name: &str, axis: i64| NodeProto { attribute: vec![tensor("value", i64_tensor("", &[axis]))], ..node("Constant", &[], &[name]) };
     let value = |name: &str, rank: usize| value_info(name, DataType::Float, Some(&vec![Extent::Unknown; rank]));
     GraphProto {
         name: Some("frame".to_owned()),
-        input: [("state_before", 3), ("delta_t", 2), ("delta_u_t", 2), ("b_t", 2), ("c_t", 2)].map(|(name, rank)| value(name, rank)).to_vec(),
+        input: [("state_before", 3), ("delta_t", 2), ("delta_u_t", 2), ("b_t", 2), ("c_t", 2)]
+            .map(|(name, rank)| value(name, rank))
+            .to_vec(),
         output: vec![value("state_after", 3), value("y_t", 2)],
         node: vec![
             axis("last", -1),
@@ -241,7 +237,10 @@ mod tests {
     fn inputs_end_with_the_last_one_used() {
         let names = |form: ScanForm| form.inputs().into_iter().map(|(name, used)| if used { name } else { "" }).collect::<Vec<_>>();
         assert_eq!(names(ScanForm::default()), ["u", "delta", "A", "B", "C"]);
-        assert_eq!(names(ScanForm { d: true, delta_bias: true, ..ScanForm::default() }), ["u", "delta", "A", "B", "C", "D", "", "delta_bias"]);
+        assert_eq!(
+            names(ScanForm { d: true, delta_bias: true, ..ScanForm::default() }),
+            ["u", "delta", "A", "B", "C", "D", "", "delta_bias"]
+        );
         assert_eq!(names(ScanForm { initial_state: true, ..ScanForm::default() }).len(), schema::INPUTS.len());
     }
 

@@ -48,10 +48,12 @@ impl Session {
         if options.threads > 0 {
             builder = builder.with_intra_threads(options.threads).map_err(ort::Error::from)?;
         }
-        if options.custom_op {
-            builder = builder.with_operators(poselift_scan_ort::operator_domain()?).map_err(ort::Error::from)?;
+        let bytes = model.encode_to_vec();
+        if !options.custom_op {
+            return Ok(Self(builder.commit_from_memory(&bytes)?));
         }
-        Ok(Self(builder.commit_from_memory(&model.encode_to_vec())?))
+        builder = builder.with_operators(poselift_scan_ort::operator_domain()?).map_err(ort::Error::from)?;
+        Ok(Self(poselift_scan_ort::commit_with_operators(|| builder.commit_from_memory(&bytes))?))
     }
 
     /// Runs it on named inputs.

@@ -33,7 +33,8 @@ fn copied(model: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 fn files_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -66,7 +67,12 @@ fn writes_beside_the_checkpoint_with_metadata() {
     let output = export(&[checkpoint.to_str().unwrap()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report = text(&output.stdout);
-    for expected in ["num_heads        8            defaulted", "n_frames         27           inferred", "exactly 27 frames", "Checked in ONNX Runtime"] {
+    for expected in [
+        "num_heads        8            defaulted",
+        "n_frames         27           inferred",
+        "exactly 27 frames",
+        "Checked in ONNX Runtime",
+    ] {
         assert!(report.contains(expected), "{report}");
     }
     assert_eq!(files_in(folder.path()), ["best_epoch.onnx", "best_epoch.pth.tr"]);
@@ -86,7 +92,8 @@ fn writes_beside_the_checkpoint_with_metadata() {
 fn a_selective_model_carries_one_function() {
     let (folder, checkpoint) = copied("tiny/original_mamba_gcn_fixed");
     let out = folder.path().join("model.onnx");
-    let output = export(&[checkpoint.to_str().unwrap(), "--mamba", "selective", "--out", out.to_str().unwrap(), "--threads", "1", "--json"]);
+    let output =
+        export(&[checkpoint.to_str().unwrap(), "--mamba", "selective", "--out", out.to_str().unwrap(), "--threads", "1", "--json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["settings"]["mamba"]["value"], "selective");
@@ -213,10 +220,17 @@ fn places_that_cannot_be_written_are_named() {
 fn a_missing_engine_is_one_sentence() {
     let (folder, checkpoint) = copied("tiny/official_with_optimizer");
     let before = files_in(folder.path());
-    let output =
-        Command::cargo_bin("export").unwrap().args(["onnx", checkpoint.to_str().unwrap()]).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so").output().unwrap();
+    let output = Command::cargo_bin("export")
+        .unwrap()
+        .args(["onnx", checkpoint.to_str().unwrap()])
+        .env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so")
+        .output()
+        .unwrap();
     assert!(!output.status.success());
     let message = text(&output.stderr);
-    assert!(message.contains("ONNX Runtime") && message.contains("/nowhere/libonnxruntime.so") && !message.contains("panicked"), "{message}");
+    assert!(
+        message.contains("ONNX Runtime") && message.contains("/nowhere/libonnxruntime.so") && !message.contains("panicked"),
+        "{message}"
+    );
     assert_eq!(files_in(folder.path()), before);
 }

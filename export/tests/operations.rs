@@ -98,8 +98,12 @@ fn check_free(free: usize, inputs: &[&Array], expected: &[Array], build: impl Fn
     let model = recorder.finish("test", &outputs).unwrap();
     let values: Vec<Vec<f32>> = inputs.iter().map(|input| input.f32()).collect();
     let fed: Vec<String> = (0..inputs.len()).map(|i| format!("input{i}")).collect();
-    let fed: Vec<(&str, &[usize], &[f32])> =
-        inputs.iter().zip(&values).zip(&fed).map(|((input, values), name)| (name.as_str(), input.shape.as_slice(), values.as_slice())).collect();
+    let fed: Vec<(&str, &[usize], &[f32])> = inputs
+        .iter()
+        .zip(&values)
+        .zip(&fed)
+        .map(|((input, values), name)| (name.as_str(), input.shape.as_slice(), values.as_slice()))
+        .collect();
     for custom_op in [true, false] {
         let found = Session::open(&model, Options { custom_op, threads: 1 }).unwrap().run(&fed).unwrap();
         assert_eq!(found.len(), expected.len());
@@ -291,7 +295,9 @@ fn attention(q: &Array, k: &Array, v: &Array, heads: usize) -> Array {
     let size = c / heads;
     Array::from_fn(&q.shape, |i| {
         let head = i[2] / size;
-        let score = |j: usize| (0..size).map(|d| q.at(&[i[0], i[1], head * size + d]) * k.at(&[i[0], j, head * size + d])).sum::<f64>() / (size as f64).sqrt();
+        let score = |j: usize| {
+            (0..size).map(|d| q.at(&[i[0], i[1], head * size + d]) * k.at(&[i[0], j, head * size + d])).sum::<f64>() / (size as f64).sqrt()
+        };
         let total: f64 = (0..p).map(|j| score(j).exp()).sum();
         (0..p).map(|j| score(j).exp() * v.at(&[i[0], j, i[2]])).sum::<f64>() / total
     })
@@ -315,7 +321,9 @@ fn attention_along_both_axes() {
         let along_frames = swap(&attention(&frames[0], &frames[1], &frames[2], 4).reshape(&[b, j, t, c]));
         check(&[&x], &[along_joints.clone(), along_frames.clone()], |r, i| {
             let [q, k, v] = [(&wq, "q"), (&wk, "k"), (&wv, "v")].map(|(w, name)| i[0].linear(&w.constant(r, name), None));
-            [(2, Axis::Joints), (4, Axis::Frames)].map(|(heads, axis)| Tensor::attention(&q, &k, &v, heads, axis, 0.1, &EVALUATION)).to_vec()
+            [(2, Axis::Joints), (4, Axis::Frames)]
+                .map(|(heads, axis)| Tensor::attention(&q, &k, &v, heads, axis, 0.1, &EVALUATION))
+                .to_vec()
         });
         // q, k, v that are no linear maps; and sequences cut without a transposition, where T stands third.
         check_free(0, &[&parts[0], &parts[1], &parts[2]], &[along_joints], |_, i| {
@@ -426,9 +434,7 @@ fn sequences_of_joints_and_back() {
 fn means() {
     for x in sequences(31) {
         let [b, t, j, c] = x.shape[..] else { unreachable!() };
-        let over_both = Array::from_fn(&[b, c], |i| {
-            (0..t * j).map(|n| x.at(&[i[0], n / j, n % j, i[1]])).sum::<f64>() / (t * j) as f64
-        });
+        let over_both = Array::from_fn(&[b, c], |i| (0..t * j).map(|n| x.at(&[i[0], n / j, n % j, i[1]])).sum::<f64>() / (t * j) as f64);
         check(&[&x], &[over_both], |_, i| vec![i[0].mean_over_frames_and_joints()]);
         let sequences = x.reshape(&[b * t, j, c]);
         let over_second = Array::from_fn(&[b * t, 1, c], |i| (0..j).map(|n| sequences.at(&[i[0], n, i[2]])).sum::<f64>() / j as f64);
@@ -440,9 +446,13 @@ fn means() {
 fn causal_conv(x: &Array, weight: &Array, bias: &Array, before: &Array) -> [Array; 2] {
     let [s, l, e] = x.shape[..] else { unreachable!() };
     let kernel = weight.shape[2];
-    let seen = Array::from_fn(&[s, kernel - 1 + l, e], |i| {
-        if i[1] < kernel - 1 { before.at(i) } else { x.at(&[i[0], i[1] - (kernel - 1), i[2]]) }
-    });
+    let seen =
+        Array::from_fn(
+            &[s, kernel - 1 + l, e],
+            |i| {
+                if i[1] < kernel - 1 { before.at(i) } else { x.at(&[i[0], i[1] - (kernel - 1), i[2]]) }
+            },
+        );
     let y = Array::from_fn(&x.shape, |i| {
         (0..kernel).map(|k| weight.at(&[i[2], 0, k]) * seen.at(&[i[0], i[1] + k, i[2]])).sum::<f64>() + bias.at(&[i[2]])
     });

@@ -95,8 +95,12 @@ fn check(element: ElementType, tolerance: f64, dims: Dims) {
     for form in ScanForm::all() {
         let model = model(form, element, dims);
         let (y, last_state) = expected(form, dims);
-        let fed: Vec<(&str, Vec<usize>, Vec<f32>)> =
-            form.inputs().into_iter().filter(|(_, used)| *used).map(|(name, _)| (name, shape_of(name, dims), values_of(name, dims))).collect();
+        let fed: Vec<(&str, Vec<usize>, Vec<f32>)> = form
+            .inputs()
+            .into_iter()
+            .filter(|(_, used)| *used)
+            .map(|(name, _)| (name, shape_of(name, dims), values_of(name, dims)))
+            .collect();
         let fed: Vec<(&str, &[usize], &[f32])> = fed.iter().map(|(name, shape, values)| (*name, &shape[..], &values[..])).collect();
         for custom_op in [false, true] {
             let what = format!("{form}, last state {}, operator {custom_op}", form.last_state);

@@ -139,11 +139,7 @@ fn wrong_files_are_one_sentence() {
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     std::fs::write(path("text.tflite"), "this is text, not a model").expect("a file");
     std::fs::write(path("empty.tflite"), "").expect("a file");
-    let cases = [
-        ("absent.tflite", "cannot read"),
-        ("text.tflite", "not a TFLite model"),
-        ("empty.tflite", "not a TFLite model"),
-    ];
+    let cases = [("absent.tflite", "cannot read"), ("text.tflite", "not a TFLite model"), ("empty.tflite", "not a TFLite model")];
     for (name, sentence) in cases {
         let (success, error) = export(&[&path(name), &path("out.onnx")]);
         assert!(!success && error.contains(sentence), "{name}: {error}");

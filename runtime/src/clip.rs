@@ -87,12 +87,7 @@ impl LiftedClip {
     /// # Errors
     /// [`Error::File`].
     pub fn write_json(&self, path: &Path) -> Result<(), Error> {
-        let document = Document {
-            format: Self::JSON_FORMAT,
-            skeleton: ModelMetadata::SKELETON,
-            joints: &skeleton::NAMES,
-            clip: self,
-        };
+        let document = Document { format: Self::JSON_FORMAT, skeleton: ModelMetadata::SKELETON, joints: &skeleton::NAMES, clip: self };
         formats::write_aside(path, |file| {
             let written = serde_json::to_writer(&mut *file, &document).map_err(std::io::Error::from);
             let written = written.and_then(|()| file.write_all(b"\n"));

@@ -136,8 +136,9 @@ impl Engine {
                 .map_err(|error| Error::Run { path: path.to_owned(), reason: one_line(error.message()) })?;
         }
         builder = on_device(builder, options.device)?;
-        let session =
-            builder.commit_from_file(path).map_err(|error| open_error(path, options, error.message()))?;
+        let mut commit = || builder.commit_from_file(path);
+        let session = if options.custom_op { poselift_scan_ort::commit_with_operators(commit) } else { commit() };
+        let session = session.map_err(|error| open_error(path, options, error.message()))?;
 
         let (input, output) = lifter_ports(path, session.inputs(), session.outputs())?;
         let metadata = read_metadata(path, &session)?;
@@ -342,9 +343,7 @@ fn open_error(path: &Path, options: &EngineOptions, message: &str) -> Error {
 /// The one input and the one output of a lifter, or what the file has in their place.
 fn lifter_ports(path: &Path, inputs: &[Outlet], outputs: &[Outlet]) -> Result<(Port, Port), Error> {
     let list = |ports: &[Outlet]| ports.iter().map(|outlet| port(outlet).to_string()).collect::<Vec<_>>().join("; ");
-    let no_lifter = |expected: &str, found: String| {
-        Err(Error::NotALifter { path: path.to_owned(), expected: expected.to_owned(), found })
-    };
+    let no_lifter = |expected: &str, found: String| Err(Error::NotALifter { path: path.to_owned(), expected: expected.to_owned(), found });
     let [input] = inputs else {
         return no_lifter("one input, f32 (B, T, 17, 2 or 3)", format!("{} inputs: {}", inputs.len(), list(inputs)));
     };

@@ -238,8 +238,7 @@ impl Lifter {
         flip: bool,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let mut mergers: Vec<Merger> =
-            segments.iter().map(|segment| Merger::new(segment.keypoints.len(), MERGED_VALUES)).collect();
+        let mut mergers: Vec<Merger> = segments.iter().map(|segment| Merger::new(segment.keypoints.len(), MERGED_VALUES)).collect();
         let jobs: Vec<(usize, &Window)> =
             plans.iter().enumerate().flat_map(|(s, plan)| plan.iter().map(move |window| (s, window))).collect();
 
@@ -326,8 +325,7 @@ impl Lifter {
     ) -> Result<LiftedClip, Error> {
         let times_s = &clip.times_s;
         let root_px = world::root_path_px(&pose25, &transforms, &clip.frames, times_s).map_err(clip_error)?;
-        let placed =
-            world::place_clip(&pose25, &transforms, &root_px, times_s, &intrinsics, scale).map_err(clip_error)?;
+        let placed = world::place_clip(&pose25, &transforms, &root_px, times_s, &intrinsics, scale).map_err(clip_error)?;
         let world_from_camera = world::extrinsics_from_person(&placed.camera_mm, placed.height_m);
         Ok(LiftedClip {
             model: self.name.clone(),
@@ -372,8 +370,7 @@ fn in_pixels(output: &[f32], transform: &ImageTransform) -> Vec<f32> {
 
 /// 2.5D in the units of its frame's transform.
 fn split_merged(values: &[f32; MERGED_VALUES]) -> (Pose3, ImageTransform) {
-    let transform =
-        ImageTransform { centre_px: [values[POSE_VALUES], values[POSE_VALUES + 1]], half_size_px: values[POSE_VALUES + 2] };
+    let transform = ImageTransform { centre_px: [values[POSE_VALUES], values[POSE_VALUES + 1]], half_size_px: values[POSE_VALUES + 2] };
     let pose = std::array::from_fn(|j| std::array::from_fn(|k| values[3 * j + k] / transform.half_size_px));
     (pose, transform)
 }

@@ -199,7 +199,11 @@ fn lift(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<Report> {
     bar.finish_and_clear();
     let lifted = lifted?;
     let seconds = start.elapsed().as_secs_f64();
-    if npz { lifted.write_npz(&args.output)? } else { lifted.write_json(&args.output)? }
+    if npz {
+        lifted.write_npz(&args.output)?
+    } else {
+        lifted.write_json(&args.output)?
+    }
 
     let frames_per_s = lifted.len() as f64 / seconds;
     let text = format!(

@@ -85,12 +85,8 @@ fn load(path: &Path) -> Result<Environment, Error> {
         }
         other => unusable(path, &other),
     })?;
-    let environment = builder
-        .with_name("poselift")
-        .with_telemetry(false)
-        .with_logger(Arc::new(log))
-        .build()
-        .map_err(|error| unusable(path, &error))?;
+    let environment =
+        builder.with_name("poselift").with_telemetry(false).with_logger(Arc::new(log)).build().map_err(|error| unusable(path, &error))?;
     // The environment starts at the most verbose level, which costs a call for every node of every graph.
     environment.set_log_level(LogLevel::Warning);
     tracing::debug!("loaded ONNX Runtime from {}", path.display());
@@ -129,11 +125,7 @@ fn find_library(path: Option<&Path>) -> Result<PathBuf, Error> {
     let working = env::current_dir().unwrap_or_default();
     let beside_executable = executable.parent().map(Path::to_owned);
     let native = executable.ancestors().skip(1).chain(working.ancestors()).map(|folder| folder.join(NATIVE_FOLDER));
-    Ok(beside_executable
-        .into_iter()
-        .chain(native)
-        .find_map(|folder| library_in(&folder))
-        .unwrap_or_else(|| PathBuf::from(LIBRARY_NAME)))
+    Ok(beside_executable.into_iter().chain(native).find_map(|folder| library_in(&folder)).unwrap_or_else(|| PathBuf::from(LIBRARY_NAME)))
 }
 
 /// A library that the user named: the file itself, or the folder it lies in.
@@ -170,8 +162,8 @@ fn version_of(name: &OsStr) -> Option<Vec<u32>> {
     let (stem, extension) = LIBRARY_NAME.rsplit_once('.')?;
     let rest = name.strip_prefix(stem)?;
     let version = match rest.strip_prefix('.')?.strip_prefix(extension) {
-        Some(after) => after,                                              // stem.so, stem.so.1.31.1
-        None => rest.strip_suffix(extension)?.strip_suffix('.')?,          // stem.1.31.1.dylib
+        Some(after) => after,                                     // stem.so, stem.so.1.31.1
+        None => rest.strip_suffix(extension)?.strip_suffix('.')?, // stem.1.31.1.dylib
     };
     version.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
 }

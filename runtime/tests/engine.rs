@@ -73,9 +73,14 @@ fn fixed_sizes_are_known_and_kept() {
 #[test]
 fn wrong_inputs_are_refused() {
     let engine = open(rooted(-1, -1, 3)).unwrap();
-    for (length, shape) in
-        [(51, [1, 1, 17, 2]), (48, [1, 1, 16, 3]), (0, [0, 1, 17, 3]), (0, [1, 0, 17, 3]), (50, [1, 1, 17, 3]), (51, [usize::MAX, 2, 17, 3])]
-    {
+    for (length, shape) in [
+        (51, [1, 1, 17, 2]),
+        (48, [1, 1, 16, 3]),
+        (0, [0, 1, 17, 3]),
+        (0, [1, 0, 17, 3]),
+        (50, [1, 1, 17, 3]),
+        (51, [usize::MAX, 2, 17, 3]),
+    ] {
         let message = refusal(engine.run(&vec![0.0; length], shape));
         assert!(message.starts_with("the model's input has the shape (batch, frames, 17, 3), but ["), "{message}");
     }
@@ -91,11 +96,12 @@ fn wrong_inputs_are_refused() {
 fn files_that_are_no_lifter_are_refused() {
     let lifter_out = |graph: Graph| graph.output("poses", FLOAT, &[-1, -1, 17, 3]);
     let classifier = Graph::default().input("image", FLOAT, &[1, 3, 8, 8]).node("Flatten", &["image"], "y").output("y", FLOAT, &[1, 192]);
-    let two_inputs = lifter_out(
-        Graph::default().input("a", FLOAT, &[-1, -1, 17, 3]).input("b", FLOAT, &[-1, -1, 17, 3]).node("Add", &["a", "b"], "poses"),
-    );
-    let two_outputs =
-        rooted(-1, -1, 3).node("Neg", &["poses"], "more").output("more", FLOAT, &[-1, -1, 17, 3]);
+    let two_inputs = lifter_out(Graph::default().input("a", FLOAT, &[-1, -1, 17, 3]).input("b", FLOAT, &[-1, -1, 17, 3]).node(
+        "Add",
+        &["a", "b"],
+        "poses",
+    ));
+    let two_outputs = rooted(-1, -1, 3).node("Neg", &["poses"], "more").output("more", FLOAT, &[-1, -1, 17, 3]);
     let coco = Graph::default().input("x", FLOAT, &[-1, -1, 16, 3]).node("Neg", &["x"], "y").output("y", FLOAT, &[-1, -1, 16, 3]);
     let integers = Graph::default().input("x", INT64, &[-1, -1, 17, 3]).node("Neg", &["x"], "y").output("y", INT64, &[-1, -1, 17, 3]);
     let flat = rooted(-1, -1, 3);
@@ -215,7 +221,10 @@ fn a_failure_while_running_is_an_error() {
     let engine = open(graph).unwrap();
     assert!(engine.run(&noise(51), [1, 1, 17, 3]).is_ok());
     let message = refusal(engine.run(&noise(102), [2, 1, 17, 3]));
-    assert!(message.contains("expected an output of shape [2, 1, 17, 3] for an input of shape [2, 1, 17, 3], found [1, 2, 17, 3]"), "{message}");
+    assert!(
+        message.contains("expected an output of shape [2, 1, 17, 3] for an input of shape [2, 1, 17, 3], found [1, 2, 17, 3]"),
+        "{message}"
+    );
 
     let graph = Graph::default()
         .input("x", FLOAT, &[-1, -1, 17, 3])

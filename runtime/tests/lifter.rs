@@ -123,9 +123,8 @@ fn flip_averaging_is_the_mean_of_both_sides() {
     let lifter = lifter(affine(weights, bias), 9, Normalisation::Frame, 50.0);
     let clip = walk(31, 50.0);
     let lifted = lifter.lift(&clip, &LiftOptions { flip: true, ..Default::default() }).unwrap();
-    let f = |[x, y, c]: [f32; 3]| -> [f32; 3] {
-        std::array::from_fn(|k| x * weights[0][k] + y * weights[1][k] + c * weights[2][k] + bias[k])
-    };
+    let f =
+        |[x, y, c]: [f32; 3]| -> [f32; 3] { std::array::from_fn(|k| x * weights[0][k] + y * weights[1][k] + c * weights[2][k] + bias[k]) };
     for (t, frame) in clip.frames.iter().enumerate() {
         for j in 1..17 {
             let x = frame[j].x_px / 640.0 - 1.0;

@@ -30,8 +30,7 @@ fn parse_output(text: &str) -> Result<Output, String> {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let tflite = fs::read(&args.input).with_context(|| format!("cannot read {}", args.input.display()))?;
-    let model =
-        convert_outputs(&tflite, &args.keep).with_context(|| format!("cannot convert {}", args.input.display()))?;
+    let model = convert_outputs(&tflite, &args.keep).with_context(|| format!("cannot convert {}", args.input.display()))?;
     let bytes = model.encode_to_vec();
     write_whole(&args.output, &bytes).with_context(|| format!("cannot write {}", args.output.display()))?;
     let nodes = model.graph.map_or(0, |graph| graph.node.len());

@@ -143,9 +143,13 @@ impl Builder {
         let mut hasher = DefaultHasher::new();
         (&tensor.dims, tensor.data_type, &tensor.raw_data).hash(&mut hasher);
         let content = hasher.finish();
-        let same = self.constants_by_content.get(&content).into_iter().flatten().map(|&i| &self.constants[i]).find(|known| {
-            known.dims == tensor.dims && known.data_type == tensor.data_type && known.raw_data == tensor.raw_data
-        });
+        let same = self
+            .constants_by_content
+            .get(&content)
+            .into_iter()
+            .flatten()
+            .map(|&i| &self.constants[i])
+            .find(|known| known.dims == tensor.dims && known.data_type == tensor.data_type && known.raw_data == tensor.raw_data);
         if let Some(name) = same.and_then(|known| known.name.clone()) {
             return name;
         }

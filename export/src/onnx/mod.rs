@@ -11,7 +11,8 @@ pub use attributes::{float, graph, int, ints, tensor};
 pub use builder::{Builder, Extent, Outputs};
 pub use file::Aside;
 use proto::{
-    NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
+    NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_proto::DataType,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };

@@ -611,7 +611,6 @@ pub struct TensorProto {
     //
     // Depending on the data_type field, exactly one of the fields below with
     // name ending in _data is used to store the elements of the tensor.
-
     /// For float and complex64 values
     /// Complex64 tensors are encoded as a single array of floats,
     /// with the real components appearing in odd numbered positions,
@@ -1055,7 +1054,6 @@ pub mod type_proto {
         //         as input and output to graphs and nodes. These types are needed to naturally
         //         support classical ML operators.  DNN operators SHOULD restrict their input
         //         and output types to tensors.
-
         /// The type of a sequence.
         #[prost(message, tag = "4")]
         SequenceType(::prost::alloc::boxed::Box<Sequence>),
@@ -1127,7 +1125,6 @@ pub struct FunctionProto {
     // and ModelProto then versions for the operator set may be different but,
     // the operator schema returned for op_type, domain, version combination
     // for both the versions should be same.
-
     #[prost(message, repeated, tag = "9")]
     pub opset_import: ::prost::alloc::vec::Vec<OperatorSetIdProto>,
     /// The domain which this function belongs to.

@@ -229,7 +229,8 @@ impl Recorder {
     fn size_at_run_time(&self, dim: &Dim) -> String {
         let mut size = self.i64s(&[dim.factor() as i64]);
         for symbol in dim.symbols() {
-            let (input, axis) = self.0.borrow().symbols.get(symbol).cloned().unwrap_or_else(|| panic!("no input brings the size `{symbol}`"));
+            let (input, axis) =
+                self.0.borrow().symbols.get(symbol).cloned().unwrap_or_else(|| panic!("no input brings the size `{symbol}`"));
             let bounds = vec![crate::onnx::int("start", axis), crate::onnx::int("end", axis + 1)];
             let brought = self.node("", "Shape", &[&input], bounds);
             size = self.node("", "Mul", &[&size, &brought], vec![]);
@@ -251,9 +252,7 @@ impl Recorded {
     /// As a value of the graph: a constant becomes an initialiser.
     fn to_value(&self) -> Value {
         match &self.kind {
-            Kind::Constant(constant) => {
-                Value { name: self.recorder.constant_name(constant), dims: self.dims(), layout: Layout::Plain }
-            }
+            Kind::Constant(constant) => Value { name: self.recorder.constant_name(constant), dims: self.dims(), layout: Layout::Plain },
             Kind::Value(value) => value.clone(),
         }
     }

@@ -103,17 +103,11 @@ fn follow(file: &[u8], position: usize) -> Result<usize, Error> {
 }
 
 fn slice<'a>(file: &'a [u8], position: usize, len: usize, what: &'static str) -> Result<&'a [u8], Error> {
-    position
-        .checked_add(len)
-        .and_then(|end| file.get(position..end))
-        .ok_or_else(|| out_of_bounds(file, position, what))
+    position.checked_add(len).and_then(|end| file.get(position..end)).ok_or_else(|| out_of_bounds(file, position, what))
 }
 
 fn array<const N: usize>(file: &[u8], position: usize, what: &'static str) -> Result<[u8; N], Error> {
-    file.get(position..)
-        .and_then(|rest| rest.first_chunk::<N>())
-        .copied()
-        .ok_or_else(|| out_of_bounds(file, position, what))
+    file.get(position..).and_then(|rest| rest.first_chunk::<N>()).copied().ok_or_else(|| out_of_bounds(file, position, what))
 }
 
 fn out_of_bounds(file: &[u8], position: usize, what: &'static str) -> Error {

@@ -9,8 +9,8 @@ use crate::onnx::proto::attribute_proto::AttributeType;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    type_proto,
 };
 
 const IR_VERSION: i64 = 8;
@@ -38,8 +38,7 @@ pub fn convert(model: &Model<'_>, outputs: &[Output]) -> Result<ModelProto, Erro
             builder.operator(operator)?;
         }
     }
-    let outputs =
-        outputs.iter().map(|(tensor, name)| builder.graph_output(*tensor, name)).collect::<Result<_, _>>()?;
+    let outputs = outputs.iter().map(|(tensor, name)| builder.graph_output(*tensor, name)).collect::<Result<_, _>>()?;
     check_single_assignment(&builder, model)?;
     let graph = GraphProto {
         name: Some("tflite".to_owned()),
@@ -127,9 +126,7 @@ impl Builder<'_> {
             [1, height, width, channels] if element_count(&[height, width, channels]).is_some_and(|n| n > 0) => {
                 Ok([height, width, channels])
             }
-            ref other => Err(Error::Unsupported(format!(
-                "an image operator on shape {other:?} (expected [1, height, width, channels])"
-            ))),
+            ref other => Err(Error::Unsupported(format!("an image operator on shape {other:?} (expected [1, height, width, channels])"))),
         }
     }
 
@@ -218,24 +215,14 @@ impl Builder<'_> {
         let channels = self.image_shape(x)?[2];
         let pads = self.window_pads(x, y, channels, options.filter, &options)?;
         let source = self.operand(x)?;
-        let attributes = vec![
-            ints("kernel_shape", &to_i64(&options.filter)),
-            ints("strides", &to_i64(&options.stride)),
-            ints("pads", &pads),
-        ];
+        let attributes =
+            vec![ints("kernel_shape", &to_i64(&options.filter)), ints("strides", &to_i64(&options.stride)), ints("pads", &pads)];
         self.activated("MaxPool", &[&source], y, attributes, options.activation);
         Ok(())
     }
 
     /// ONNX pads (top, left, bottom, right) of a window sliding over `x`; checks that `y` has the size that follows.
-    fn window_pads(
-        &self,
-        x: usize,
-        y: usize,
-        out_channels: usize,
-        kernel: [usize; 2],
-        options: &WindowOptions,
-    ) -> Result<[i64; 4], Error> {
+    fn window_pads(&self, x: usize, y: usize, out_channels: usize, kernel: [usize; 2], options: &WindowOptions) -> Result<[i64; 4], Error> {
         let in_shape = self.image_shape(x)?;
         let mut expected = [0, 0, out_channels];
         let mut pads = [0; 4];
@@ -309,11 +296,7 @@ impl Builder<'_> {
         for axis in 0..rank {
             let [before, after] = before_after[axis];
             if self.shape(y)[axis] as i64 != self.shape(x)[axis] as i64 + before + after {
-                return Err(Error::Inconsistent(format!(
-                    "PAD by {values:?} on shape {:?} cannot give {:?}",
-                    self.shape(x),
-                    self.shape(y)
-                )));
+                return Err(Error::Inconsistent(format!("PAD by {values:?} on shape {:?} cannot give {:?}", self.shape(x), self.shape(y))));
             }
         }
         let order: Vec<usize> = if rank == 4 { vec![0, 3, 1, 2] } else { (0..rank).collect() };
@@ -334,8 +317,7 @@ impl Builder<'_> {
         }
         let source = self.operand(x)?;
         let sizes = self.int_initializer(&format!("s{y}"), &to_i64(&[1, channels, out_height, out_width]));
-        let attributes =
-            vec![string("mode", "linear"), string("coordinate_transformation_mode", operator.resize_mode()?)];
+        let attributes = vec![string("mode", "linear"), string("coordinate_transformation_mode", operator.resize_mode()?)];
         self.node("Resize", &[&source, "", "", &sizes], &value_name(y), attributes);
         Ok(())
     }
@@ -345,10 +327,7 @@ impl Builder<'_> {
         let block = operator.block_size()?;
         let ([height, width, channels], found) = (self.image_shape(x)?, self.image_shape(y)?);
         if channels % (block * block) != 0 || found != [height * block, width * block, channels / (block * block)] {
-            return Err(Error::Inconsistent(format!(
-                "DEPTH_TO_SPACE by {block} turns {:?} into {found:?}",
-                [height, width, channels]
-            )));
+            return Err(Error::Inconsistent(format!("DEPTH_TO_SPACE by {block} turns {:?} into {found:?}", [height, width, channels])));
         }
         let source = self.operand(x)?;
         let attributes = vec![int("blocksize", block as i64), string("mode", "DCR")];
@@ -399,14 +378,7 @@ impl Builder<'_> {
     }
 
     /// A node, followed by the activation that TFLite fused into it.
-    fn activated(
-        &mut self,
-        op_type: &str,
-        inputs: &[&str],
-        y: usize,
-        attributes: Vec<AttributeProto>,
-        activation: Activation,
-    ) {
+    fn activated(&mut self, op_type: &str, inputs: &[&str], y: usize, attributes: Vec<AttributeProto>, activation: Activation) {
         let output = value_name(y);
         let before = format!("{output}_linear");
         match activation {
@@ -562,21 +534,11 @@ fn to_i64(sizes: &[usize]) -> Vec<i64> {
 }
 
 fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::Int as i32),
-        i: Some(value),
-        ..Default::default()
-    }
+    AttributeProto { name: Some(name.to_owned()), r#type: Some(AttributeType::Int as i32), i: Some(value), ..Default::default() }
 }
 
 fn ints(name: &str, values: &[i64]) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::Ints as i32),
-        ints: values.to_vec(),
-        ..Default::default()
-    }
+    AttributeProto { name: Some(name.to_owned()), r#type: Some(AttributeType::Ints as i32), ints: values.to_vec(), ..Default::default() }
 }
 
 fn string(name: &str, value: &str) -> AttributeProto {
@@ -589,12 +551,8 @@ fn string(name: &str, value: &str) -> AttributeProto {
 }
 
 fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
-    let dim = shape
-        .iter()
-        .map(|&size| Dimension { value: Some(dimension::Value::DimValue(size as i64)), ..Default::default() })
-        .collect();
-    let tensor =
-        type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: Some(TensorShapeProto { dim }) };
+    let dim = shape.iter().map(|&size| Dimension { value: Some(dimension::Value::DimValue(size as i64)), ..Default::default() }).collect();
+    let tensor = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: Some(TensorShapeProto { dim }) };
     ValueInfoProto {
         name: Some(name.to_owned()),
         r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),

@@ -108,16 +108,10 @@ impl<'a> Model<'a> {
         let (tensors, operators) = (subgraph.tables(0)?, subgraph.tables(3)?);
         if tensors.len() > MAX_GRAPH || operators.len() > MAX_GRAPH {
             let (tensors, operators) = (tensors.len(), operators.len());
-            return Err(Error::Unsupported(format!(
-                "{tensors} tensors and {operators} operators (at most {MAX_GRAPH} of each)"
-            )));
+            return Err(Error::Unsupported(format!("{tensors} tensors and {operators} operators (at most {MAX_GRAPH} of each)")));
         }
-        let tensors =
-            tensors.iter().map(|table| parse_tensor(table, &buffers)).collect::<Result<Vec<_>, _>>()?;
-        let operators = operators
-            .iter()
-            .map(|table| parse_operator(table, &kinds, tensors.len()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let tensors = tensors.iter().map(|table| parse_tensor(table, &buffers)).collect::<Result<Vec<_>, _>>()?;
+        let operators = operators.iter().map(|table| parse_operator(table, &kinds, tensors.len())).collect::<Result<Vec<_>, _>>()?;
         let inputs = indices(subgraph, 1, tensors.len())?;
         let outputs = indices(subgraph, 2, tensors.len())?;
         Ok(Self { tensors, operators, inputs, outputs })
@@ -193,24 +187,20 @@ impl Tensor<'_> {
 
     /// Decodes a constant of at most `max_elements`: half floats widened, sparse weights spread out.
     pub fn constant(&self, max_elements: usize) -> Result<Constant, Error> {
-        let elements = element_count(&self.shape).filter(|&count| count <= max_elements).ok_or_else(|| {
-            Error::Unsupported(format!("constants beyond 1 GiB ({:?} has shape {:?})", self.name, self.shape))
-        })?;
+        let elements = element_count(&self.shape)
+            .filter(|&count| count <= max_elements)
+            .ok_or_else(|| Error::Unsupported(format!("constants beyond 1 GiB ({:?} has shape {:?})", self.name, self.shape)))?;
         let stored = self.stored_values()?;
         let stored_len = match &stored {
             Values::Float(values) => values.len(),
             Values::Int(values) => values.len(),
         };
         let values = match (&self.sparsity, stored) {
-            (Some(sparsity), Values::Float(values)) => {
-                Values::Float(sparse::densify(*sparsity, &self.shape, elements, &values)?)
-            }
+            (Some(sparsity), Values::Float(values)) => Values::Float(sparse::densify(*sparsity, &self.shape, elements, &values)?),
             (None, values) if stored_len == elements => values,
             _ => {
                 let (name, shape) = (self.name, &self.shape);
-                return Err(Error::Inconsistent(format!(
-                    "constant {name:?} of shape {shape:?} holds {stored_len} values"
-                )));
+                return Err(Error::Inconsistent(format!("constant {name:?} of shape {shape:?} holds {stored_len} values")));
             }
         };
         Ok(Constant { shape: self.shape.clone(), values })
@@ -224,12 +214,8 @@ impl Tensor<'_> {
         let ragged = || Error::Inconsistent(format!("constant {:?} is {} bytes long", self.name, self.data.len()));
         Ok(match self.element_type {
             FLOAT32 => Values::Float(elements(self.data, f32::from_le_bytes).ok_or_else(ragged)?),
-            FLOAT16 => Values::Float(
-                elements(self.data, |bytes| half::f16::from_le_bytes(bytes).to_f32()).ok_or_else(ragged)?,
-            ),
-            INT32 => {
-                Values::Int(elements(self.data, |bytes| i64::from(i32::from_le_bytes(bytes))).ok_or_else(ragged)?)
-            }
+            FLOAT16 => Values::Float(elements(self.data, |bytes| half::f16::from_le_bytes(bytes).to_f32()).ok_or_else(ragged)?),
+            INT32 => Values::Int(elements(self.data, |bytes| i64::from(i32::from_le_bytes(bytes))).ok_or_else(ragged)?),
             INT64 => Values::Int(elements(self.data, i64::from_le_bytes).ok_or_else(ragged)?),
             other => {
                 return Err(Error::Unsupported(format!(

@@ -141,9 +141,8 @@ impl Dense<'_> {
         let Axis { dimension, stride } = self.axes[depth];
         let before = coordinate[dimension];
         let here = index.checked_mul(stride).and_then(|step| before.checked_add(step));
-        coordinate[dimension] = here
-            .filter(|&here| here < self.shape[dimension])
-            .ok_or_else(|| bad("a sparse index lies outside the tensor"))?;
+        coordinate[dimension] =
+            here.filter(|&here| here < self.shape[dimension]).ok_or_else(|| bad("a sparse index lies outside the tensor"))?;
         self.fill(depth + 1, position, coordinate)?;
         coordinate[dimension] = before;
         Ok(())

@@ -13,7 +13,10 @@ const fn field(slot: VOffsetT) -> VOffsetT {
 type Builder<'b> = FlatBufferBuilder<'b>;
 type TableOffset = WIPOffset<TableFinishedWIPOffset>;
 
-fn tables<'b>(builder: &mut Builder<'b>, tables: &[TableOffset]) -> WIPOffset<Vector<'b, flatbuffers::ForwardsUOffset<TableFinishedWIPOffset>>> {
+fn tables<'b>(
+    builder: &mut Builder<'b>,
+    tables: &[TableOffset],
+) -> WIPOffset<Vector<'b, flatbuffers::ForwardsUOffset<TableFinishedWIPOffset>>> {
     builder.create_vector(tables)
 }
 
@@ -196,9 +199,8 @@ fn a_convolution_becomes_nchw_with_tensorflow_padding() {
     let ops: Vec<&str> = graph.node.iter().filter_map(|node| node.op_type.as_deref()).collect();
     assert_eq!(ops, ["Transpose", "Conv", "Clip", "Transpose", "Identity"]);
     let conv = &graph.node[1];
-    let attribute = |name: &str| {
-        conv.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name)).expect("attribute").ints.clone()
-    };
+    let attribute =
+        |name: &str| conv.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name)).expect("attribute").ints.clone();
     // Height 4, stride 2, kernel 3: one pixel of padding, behind. Width 5: two pixels, one on each side.
     assert_eq!(attribute("pads"), [0, 1, 1, 1]);
     assert_eq!(attribute("strides"), [2, 2]);

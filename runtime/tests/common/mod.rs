@@ -12,7 +12,9 @@ pub mod proto {
 }
 use proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
+    TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType,
+    tensor_proto::DataType,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
@@ -144,11 +146,7 @@ fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
 
 fn value_info(name: &str, element: i32, shape: &[i64]) -> ValueInfoProto {
     let dimension = |(axis, &size): (usize, &i64)| Dimension {
-        value: Some(if size < 0 {
-            dimension::Value::DimParam(format!("n{axis}"))
-        } else {
-            dimension::Value::DimValue(size)
-        }),
+        value: Some(if size < 0 { dimension::Value::DimParam(format!("n{axis}")) } else { dimension::Value::DimValue(size) }),
         ..Default::default()
     };
     let tensor = type_proto::Tensor {
@@ -246,8 +244,22 @@ pub const IMAGE: ImageSize = ImageSize { width_px: 1280, height_px: 720 };
 pub fn person(root: [f32; 2], sway: f32) -> Keypoints17 {
     // Human3.6M order: pelvis, right leg, left leg, spine to head, left arm, right arm; the person faces the camera.
     const AT: [[f32; 2]; 17] = [
-        [0.0, 0.0], [-25.0, 2.0], [-28.0, 100.0], [-30.0, 195.0], [25.0, 2.0], [27.0, 101.0], [31.0, 196.0], [0.0, -55.0],
-        [0.0, -110.0], [0.0, -135.0], [0.0, -165.0], [40.0, -105.0], [60.0, -50.0], [62.0, 5.0], [-40.0, -104.0], [-61.0, -48.0],
+        [0.0, 0.0],
+        [-25.0, 2.0],
+        [-28.0, 100.0],
+        [-30.0, 195.0],
+        [25.0, 2.0],
+        [27.0, 101.0],
+        [31.0, 196.0],
+        [0.0, -55.0],
+        [0.0, -110.0],
+        [0.0, -135.0],
+        [0.0, -165.0],
+        [40.0, -105.0],
+        [60.0, -50.0],
+        [62.0, 5.0],
+        [-40.0, -104.0],
+        [-61.0, -48.0],
         [-64.0, 6.0],
     ];
     std::array::from_fn(|j| {
@@ -263,8 +275,7 @@ pub fn walk(length: usize, fps: f64) -> KeypointClip {
             let s = (t as f64 / fps) as f32;
             let size = 1.0 + 0.05 * s;
             let at = [300.0 + 40.0 * s, 360.0 + 10.0 * (2.0 * s).sin()];
-            person([0.0, 0.0], 10.0 * (5.0 * s).sin())
-                .map(|k| Keypoint::new(at[0] + size * k.x_px, at[1] + size * k.y_px, k.confidence))
+            person([0.0, 0.0], 10.0 * (5.0 * s).sin()).map(|k| Keypoint::new(at[0] + size * k.x_px, at[1] + size * k.y_px, k.confidence))
         })
         .collect();
     KeypointClip::from_fps(frames, fps, IMAGE).unwrap()

@@ -1,6 +1,6 @@
 //! The selective scan as an operator of ONNX Runtime, in process.
 //!
-//! [`operator_domain`] goes to `ort`'s `SessionBuilder::with_operators`. Once it is registered, ONNX Runtime takes the
+//! [`operator_domain`] goes to `ort`'s `SessionBuilder::with_operators`, and the session is made in [`commit_with_operators`]. Once it is registered, ONNX Runtime takes the
 //! kernel for every `SelectiveScan` node, and ignores the function body that a model file may carry for plain runtimes.
 
 mod arguments;
@@ -9,6 +9,8 @@ mod kernel;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use half::f16;
 use ort::operator::{KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput, ShapeInferenceContext};
@@ -25,6 +27,26 @@ use crate::kernel::ScanKernel;
 /// ONNX Runtime refuses the registration.
 pub fn operator_domain() -> ort::Result<OperatorDomain> {
     OperatorDomain::new(schema::DOMAIN)?.add(SelectiveScan::<f32>(PhantomData))?.add(SelectiveScan::<f16>(PhantomData))
+}
+
+/// Runs `commit`, which makes a session with [`operator_domain`] in it, such that threads may do so at the same time.
+///
+/// ONNX Runtime 1.31 keeps the versions of all domains in one map of the process and adds a custom domain by "is it there?
+/// then add it" without a lock around both: two first sessions at once, and one of them is refused ("the domain is already
+/// exist"). So commits stand in line until one has succeeded; later ones find the domain and run side by side.
+///
+/// # Errors
+/// Those of `commit`.
+pub fn commit_with_operators<T, E>(commit: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    static FIRST: Mutex<()> = Mutex::new(());
+    if REGISTERED.load(Ordering::Acquire) {
+        return commit();
+    }
+    let _in_line = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+    let session = commit()?;
+    REGISTERED.store(true, Ordering::Release);
+    Ok(session)
 }
 
 /// The operator for one type of u, delta, B, C, z and y.

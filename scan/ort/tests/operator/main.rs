@@ -39,11 +39,11 @@ fn domain() -> OperatorDomain {
 }
 
 fn session(bytes: &[u8], threads: usize) -> ort::Result<Session> {
-    Session::builder(environment())?
+    let mut builder = Session::builder(environment())?
         .with_log_level(LogLevel::Fatal)? // the refusals below are meant to happen
         .with_intra_threads(threads)?
-        .with_operators(domain())?
-        .commit_from_memory(bytes)
+        .with_operators(domain())?;
+    poselift_scan_ort::commit_with_operators(|| builder.commit_from_memory(bytes))
 }
 
 /// The shape of input `index` as the schema has it.
