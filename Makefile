@@ -28,7 +28,7 @@ test: native
 	cargo test --workspace --no-run
 	EXPORT=$(CURDIR)/target/debug/export scripts/blazepose.sh
 	scripts/clip.sh
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 test-all: test
 	tests/python/run.sh

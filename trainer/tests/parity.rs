@@ -17,6 +17,9 @@ enum Compare {
     Within(f64),
     /// At least 0.97 of the outputs within 1e-4: top-k graphs on smooth input.
     Fraction,
+    /// The input has rows (`fragile_rows_lt_1e5` of its meta.json) whose graph another rounding may flip: f32 by the
+    /// fraction, and f64, where nothing flips, by the largest difference.
+    Fragile(f64),
 }
 
 impl Compare {
@@ -25,7 +28,7 @@ impl Compare {
         println!("{what}: largest difference {largest:.2e}, within 1e-4: {:.4}", fraction);
         match self {
             Self::Within(tolerance) => assert!(largest <= tolerance, "{what}: {largest:.3e} above {tolerance:.0e}"),
-            Self::Fraction => assert!(fraction >= 0.97, "{what}: only {fraction:.4} within 1e-4"),
+            Self::Fraction | Self::Fragile(_) => assert!(fraction >= 0.97, "{what}: only {fraction:.4} within 1e-4"),
         }
     }
 }
@@ -41,7 +44,12 @@ fn check(folder: &Path, file: &str, mamba: Option<MambaForm>, compare: Compare) 
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let lifter = load(&folder.join(file), mamba, Kind::Float);
     let x = npy(&folder.join("input.npy"), Kind::Float);
-    compare.check(&name, &lifter.predict(&x, false), &npy(&folder.join("output_f64.npy"), Kind::Double));
+    let expected = npy(&folder.join("output_f64.npy"), Kind::Double);
+    compare.check(&name, &lifter.predict(&x, false), &expected);
+    if let Compare::Fragile(tolerance) = compare {
+        let exact = load(&folder.join(file), mamba, Kind::Double).predict(&x.to_kind(Kind::Double), false);
+        Compare::Within(tolerance).check(&format!("{name}, f64"), &exact, &expected);
+    }
     let layer0 = folder.join("layer0_out.npy");
     if layer0.exists() {
         let found = tch::no_grad(|| lifter.network.layer(0, &lifter.network.embed(&Eager(x.shallow_clone())), &Context::EVALUATION).0);
@@ -52,7 +60,7 @@ fn check(folder: &Path, file: &str, mamba: Option<MambaForm>, compare: Compare) 
                 let largest = max_difference(&found, &expected) / expected.abs().max().double_value(&[]);
                 assert!(largest <= tolerance, "{name}, first layer: {largest:.3e} relative to the largest value");
             }
-            Compare::Fraction => compare.check(&format!("{name}, first layer"), &found, &expected),
+            Compare::Fraction | Compare::Fragile(_) => compare.check(&format!("{name}, first layer"), &found, &expected),
         }
     }
     let flipped = folder.join("output_flip_tta.npy");
@@ -125,7 +133,7 @@ fn full_size() {
     for (folder, mamba, compare) in [
         ("official_xs_27", None, Compare::Within(1e-5)),
         ("official_xs_27_smooth_input", None, Compare::Fraction),
-        ("mamba_gcn_selective_243", Some(MambaForm::Selective), Compare::Within(2e-5)),
+        ("mamba_gcn_selective_243", Some(MambaForm::Selective), Compare::Fragile(2e-5)),
     ] {
         let Some(folder) = shared(&format!("reference/full/{folder}")) else { continue };
         let is_checkpoint = |path: &Path| path.to_string_lossy().contains(".pth");
