@@ -18,8 +18,7 @@ download() {
   if ! python3 -m pip download -q --no-deps --disable-pip-version-check --retries 2 --require-hashes --only-binary=:all: --implementation cp --python-version 3.11 \
       --abi cp311 --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 \
       --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d "$1" -r "$2" >"$log" 2>&1; then
-    tail -n 3 "$log" >&2
-    die "the packages could not be downloaded (is the Python package index reachable? is there space in $native?); run it again, nothing is half installed"
+    die "the packages could not be downloaded (is the Python package index reachable? is there space in $native?): $(grep -m1 '^ERROR' "$log" || tail -n 1 "$log"); run it again, nothing is half installed"
   fi
 }
 

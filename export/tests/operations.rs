@@ -419,7 +419,7 @@ fn sequences_of_joints_and_back() {
         let sequences = swap(&x).reshape(&[b * j, t, c]);
         check(&[&x], &[sequences.clone(), x.clone()], |_, i| {
             let sequences = i[0].to_joint_sequences();
-            vec![sequences.clone(), sequences.from_joint_sequences(17)]
+            vec![sequences.clone(), sequences.to_pose_sequences(17)]
         });
         // The original's way: memory as it is.
         check(&[&x], &[x.reshape(&[b * j, t, c]), x.clone()], |_, i| {

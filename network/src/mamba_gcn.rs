@@ -34,7 +34,7 @@ impl<T: Tensor> MambaBranch<T> {
     /// (B, T, J, C) -> (B, T, J, C).
     fn forward(&self, x: &T) -> T {
         let y = match &self.temporal_model {
-            Mixer::Selective(mamba) => mamba.forward(&x.to_joint_sequences()).from_joint_sequences(JOINTS),
+            Mixer::Selective(mamba) => mamba.forward(&x.to_joint_sequences()).to_pose_sequences(JOINTS),
             // The original forgets the transpose: its sequences mix joints and time.
             Mixer::GlobalMean(mamba) => mamba
                 .forward(&x.reshape_untransposed().merge_batch_and_joints()) // (B J, T, C)

@@ -116,7 +116,7 @@ pub trait Tensor: Clone {
     fn to_joint_sequences(&self) -> Self;
     /// The inverse: (B J, T, C) -> (B, T, J, C).
     #[track_caller]
-    fn from_joint_sequences(&self, joints: usize) -> Self;
+    fn to_pose_sequences(&self, joints: usize) -> Self;
     /// (B, T, J, C) -> (B, J, T, C) as a plain reshape of memory, which mixes joints and time: what the original
     /// MambaGCN computes. Never a transpose.
     #[track_caller]

@@ -1,5 +1,7 @@
 //! Checkpoints of every origin become a configuration and weights that fit it; what does not fit is named.
 
+#![allow(clippy::print_stdout, reason = "a test says what it skips")]
+
 use std::path::PathBuf;
 
 use network::{Activation, Checkpoint, LifterConfig, MambaForm, Origin, Overrides};

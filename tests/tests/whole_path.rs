@@ -143,7 +143,11 @@ fn walking_keypoints(path: &Path) -> usize {
                 let [x, y, z] = pose[joint].map(f64::from);
                 let [x0, y0, _] = set.poses(0)[0][0].map(f64::from);
                 let depth = 4000.0 + (y - y0);
-                Keypoint { x_px: (640.0 + 1000.0 * (x - x0) / depth) as f32, y_px: (360.0 - 1000.0 * (z - 1000.0) / depth) as f32, confidence: 1.0 }
+                Keypoint {
+                    x_px: (640.0 + 1000.0 * (x - x0) / depth) as f32,
+                    y_px: (360.0 - 1000.0 * (z - 1000.0) / depth) as f32,
+                    confidence: 1.0,
+                }
             })
         })
         .collect();
@@ -235,6 +239,13 @@ fn wrong_input(work: &Trained, model: &Path, keypoints: &Path) {
 
     fails(binary("trainer").arg("eval").arg(work.path("text.pth")).arg("--data").arg(work.folder.path()), "text.pth");
     let mut nowhere = binary("trainer");
-    nowhere.arg("train").arg("--config").arg(work.path("recipe.toml")).arg("--data").arg(work.path("nowhere")).arg("--out").arg(work.path("x"));
+    nowhere
+        .arg("train")
+        .arg("--config")
+        .arg(work.path("recipe.toml"))
+        .arg("--data")
+        .arg(work.path("nowhere"))
+        .arg("--out")
+        .arg(work.path("x"));
     fails(&mut nowhere, "nowhere");
 }

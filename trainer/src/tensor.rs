@@ -169,7 +169,7 @@ impl network::Tensor for Eager {
         Self(self.0.transpose(1, 2).reshape([b * j, t, c]))
     }
 
-    fn from_joint_sequences(&self, joints: usize) -> Self {
+    fn to_pose_sequences(&self, joints: usize) -> Self {
         Self(self.split_batch_and_joints(joints).0.transpose(1, 2)) // a view: the next operation reads it where it lies
     }
 

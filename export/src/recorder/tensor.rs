@@ -327,7 +327,7 @@ impl Tensor for Recorded {
     }
 
     #[track_caller]
-    fn from_joint_sequences(&self, joints: usize) -> Self {
+    fn to_pose_sequences(&self, joints: usize) -> Self {
         let split = self.split_batch_and_joints(joints).to_value(); // (B, J, T, C)
         let mut dims = split.dims;
         dims.swap(1, 2);
