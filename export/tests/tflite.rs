@@ -1,7 +1,6 @@
 //! The converter on BlazePose's real files, against the numbers of TFLite's own runtime (LiteRT 2, CPU); and the subcommand.
 
 #![allow(clippy::print_stdout, reason = "a test says what it skips")]
-#![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
 use std::path::{Path, PathBuf};
 
