@@ -8,6 +8,7 @@ pub mod model;
 pub mod optimiser;
 pub mod progress;
 pub mod recipe;
+pub mod replica;
 pub mod schedule;
 pub mod tensor;
 pub mod train;

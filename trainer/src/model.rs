@@ -40,6 +40,15 @@ impl Lifter {
         Ok(Self { config: config.clone(), weights, network, device, kind })
     }
 
+    /// A replica in f32 that shares the parameters of `weights`, with buffers and gradients of its own.
+    ///
+    /// # Errors
+    /// [`WeightError`] when they do not fit the configuration.
+    pub fn on(config: &LifterConfig, weights: &Store, device: Device) -> Result<Self, WeightError> {
+        let (network, weights) = weights::with_shared(weights, Kind::Float, device, |w| MotionAgFormer::new(w, config))?;
+        Ok(Self { config: config.clone(), weights, network, device, kind: Kind::Float })
+    }
+
     /// Where it computes.
     pub fn device(&self) -> Device {
         self.device

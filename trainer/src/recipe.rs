@@ -129,6 +129,13 @@ pub struct TrainConfig {
     /// Terms of the loss.
     #[serde(default)]
     pub loss: LossWeights,
+    /// What matrix products of the forward and backward pass are computed in. Weights, sums and the optimiser stay in f32.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Parts that each batch is split into, computed side by side on the threads of `--threads`; batch normalisation then sees a part
+    /// at a time. As many as threads is the fastest for a small model on a CPU.
+    #[serde(default = "one")]
+    pub replicas: usize,
     /// Gradients are scaled so that their common norm is at most this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
@@ -153,6 +160,17 @@ pub struct TrainConfig {
     /// `last.pth` is saved within an epoch when it is so old.
     #[serde(default = "save_every_minutes")]
     pub save_every_minutes: f64,
+}
+
+/// Precision of matrix products in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bfloat16 by autocast: faster where the processor multiplies in it (Hopper, AVX-512 BF16, AMX).
+    Bf16,
 }
 
 const fn one() -> usize {
@@ -200,6 +218,10 @@ impl Recipe {
         positive("epochs", train.epochs as f64)?;
         positive("learning_rate", train.learning_rate)?;
         positive("workers", train.workers as f64)?;
+        positive("replicas", train.replicas as f64)?;
+        if train.replicas > train.batch_size {
+            bail!("train.replicas is {}: expected at most train.batch_size, {}", train.replicas, train.batch_size);
+        }
         positive("save_every_minutes", train.save_every_minutes)?;
         if let Some(norm) = train.clip_norm {
             positive("clip_norm", norm)?;

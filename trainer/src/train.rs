@@ -15,9 +15,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use datasets::{
     Batch, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, PrefetchOptions, Prefetcher, Report, SampleSource, Windowing,
 };
-use network::Context;
 use serde::Serialize;
-use tch::{Device, Tensor};
+use tch::Device;
 
 use crate::{
     checkpoint::{self, Place},
@@ -27,6 +26,7 @@ use crate::{
     optimiser::Optimiser,
     progress::EpochBar,
     recipe::{RESOLVED_FILE, Recipe},
+    replica::{Objective, Replicas, Shard},
     weights::Drawing,
 };
 
@@ -84,6 +84,8 @@ pub struct Run<'a> {
     recipe: &'a Recipe,
     options: &'a RunOptions,
     lifter: Lifter,
+    objective: Objective,
+    replicas: Replicas,
     optimiser: Optimiser,
     ema: Option<Ema>,
     sampler: Arc<ClipSampler>,
@@ -131,11 +133,15 @@ impl<'a> Run<'a> {
         } else if options.resume {
             tracing::info!("{}: nothing to resume, a new run starts", last.display());
         }
+        let objective = Objective { loss: recipe.train.loss, precision: recipe.train.precision };
+        let replicas = Replicas::beside(&lifter, recipe.train.replicas - 1, objective)?;
         let now = Instant::now();
         Ok(Self {
             recipe,
             options,
             lifter,
+            objective,
+            replicas,
             optimiser,
             ema,
             sampler,
@@ -241,11 +247,8 @@ impl<'a> Run<'a> {
         // Dropout must draw the same after a resume: its generator follows from the step alone.
         tch::manual_seed((train.seed ^ (self.place.step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) as i64);
 
-        let shape = |channels| [batch.samples, batch.frames, pose::JOINTS, channels];
-        let input = self.lifter.tensor(&batch.input, shape(batch.dim_in));
-        let label = self.lifter.tensor(&batch.label, shape(3));
-        let losses = train.loss.of(&self.lifter.forward(&input, &Context::TRAINING), &label);
-        let terms = [&losses.total, &losses.mpjpe, &losses.n_mpjpe, &losses.velocity].map(|term: &Tensor| term.double_value(&[]));
+        self.optimiser.zero_grad();
+        let terms = self.replicas.backward(&self.lifter, &self.objective, self.shards(batch))?;
         let refuse = |what: &str| -> Result<f64> {
             bail!(
                 "{what} is no finite number at step {} (epoch {}, samples {:?}): lower train.learning_rate or set train.clip_norm; {} in the run's folder is from before",
@@ -258,8 +261,6 @@ impl<'a> Run<'a> {
         if !terms[0].is_finite() {
             return refuse("the loss");
         }
-        self.optimiser.zero_grad();
-        losses.total.backward();
         if let Some(max_norm) = train.clip_norm
             && !self.optimiser.clip_gradients(max_norm).is_finite()
         {
@@ -274,6 +275,24 @@ impl<'a> Run<'a> {
         self.place.learning_rate = lr;
         self.place.loss_sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
         Ok(terms[0])
+    }
+
+    /// A batch in as many parts as there are replicas, of nearly the same size.
+    fn shards(&self, batch: &Batch) -> Vec<Shard> {
+        let (count, values) = (self.replicas.count(), batch.frames * pose::JOINTS);
+        let bounds: Vec<usize> = (0..=count).map(|i| i * batch.samples / count).collect();
+        let cut = |from: usize, to: usize| {
+            let part = |all: &[f32], channels: usize| {
+                let size = values * channels;
+                self.lifter.tensor(&all[from * size..to * size], [to - from, batch.frames, pose::JOINTS, channels])
+            };
+            Shard {
+                input: part(&batch.input, batch.dim_in),
+                label: part(&batch.label, 3),
+                share: (to - from) as f64 / batch.samples as f64,
+            }
+        };
+        bounds.windows(2).filter(|b| b[0] < b[1]).map(|b| cut(b[0], b[1])).collect()
     }
 
     /// Validates, writes the metrics, saves what is due.

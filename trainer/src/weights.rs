@@ -52,6 +52,12 @@ impl Store {
         self.entries.iter().find(|e| e.name == name).map(|e| &e.tensor)
     }
 
+    /// Other handles on the same memory, outside of the graph: for another thread.
+    pub fn alias(&self) -> Self {
+        let entries = self.entries.iter().map(|e| Entry { name: e.name.clone(), role: e.role, tensor: e.tensor.detach() });
+        Self { entries: entries.collect() }
+    }
+
     /// A copy of every value, on the CPU: f32, counters i64.
     pub fn state_dict(&self) -> StateDict {
         StateDict::new(self.entries.iter().map(|e| (e.name.clone(), to_file_tensor(&e.tensor))))
@@ -125,6 +131,8 @@ pub struct Drawing {
 enum Values<'a> {
     Drawn(Drawing),
     Loaded(&'a StateDict),
+    /// Parameters are the store's own; buffers and counters are copies of its.
+    Shared(&'a Store),
 }
 
 /// Makes tensors and keeps a handle on each.
@@ -180,6 +188,7 @@ impl WeightSource<Eager> for Source<'_> {
                 Some(tensor) => to_torch(tensor, self.kind),
                 None => return Err(WeightError::Missing { name: name.into(), expected: shape.into() }),
             },
+            Values::Shared(store) => shared(store, name, shape)?.detach(),
         };
         Ok(self.keep(name, Role::Parameter, value))
     }
@@ -190,6 +199,7 @@ impl WeightSource<Eager> for Source<'_> {
                 Some(tensor) => to_torch(tensor, self.kind),
                 None => return Err(WeightError::Missing { name: name.into(), expected: shape.into() }),
             },
+            Values::Shared(store) => shared(store, name, shape)?.copy(),
             Values::Drawn(_) => constant(shape, value, self.kind),
         };
         Ok(self.keep(name, Role::Buffer, value))
@@ -198,6 +208,7 @@ impl WeightSource<Eager> for Source<'_> {
     fn counter(&mut self, name: &str) -> Result<Eager, WeightError> {
         let value = match &self.values {
             Values::Loaded(state) => find(state, name, &[], Role::Counter)?.and_then(|t| t.to_i64().first().copied()).unwrap_or(0),
+            Values::Shared(store) => shared(store, name, &[])?.int64_value(&[]),
             Values::Drawn(_) => 0,
         };
         Ok(self.keep(name, Role::Counter, Tensor::from(value)))
@@ -206,6 +217,10 @@ impl WeightSource<Eager> for Source<'_> {
     fn constant(&mut self, shape: &[usize], value: &[f32]) -> Result<Eager, WeightError> {
         Ok(Eager(constant(shape, value, self.kind).to_device(self.device)))
     }
+}
+
+fn shared<'a>(store: &'a Store, name: &str, shape: &[usize]) -> Result<&'a Tensor, WeightError> {
+    store.get(name).ok_or_else(|| WeightError::Missing { name: name.into(), expected: shape.into() })
 }
 
 fn constant(shape: &[usize], value: &[f32], kind: Kind) -> Tensor {
@@ -239,6 +254,19 @@ pub fn with_loaded<M>(
     make: impl FnOnce(&Weights<'_, Eager>) -> Result<M, WeightError>,
 ) -> Result<(M, Store), WeightError> {
     with_source(Source { values: Values::Loaded(state), kind, device, store: Store::default() }, make)
+}
+
+/// The same on the parameters of another model, which stay shared: a step of one is a step of both. Buffers are copies.
+///
+/// # Errors
+/// Those of `make`: a weight is missing.
+pub fn with_shared<M>(
+    store: &Store,
+    kind: Kind,
+    device: Device,
+    make: impl FnOnce(&Weights<'_, Eager>) -> Result<M, WeightError>,
+) -> Result<(M, Store), WeightError> {
+    with_source(Source { values: Values::Shared(store), kind, device, store: Store::default() }, make)
 }
 
 fn with_source<M>(source: Source<'_>, make: impl FnOnce(&Weights<'_, Eager>) -> Result<M, WeightError>) -> Result<(M, Store), WeightError> {

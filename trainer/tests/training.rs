@@ -13,6 +13,8 @@ use trainer::{
     loss::{self, LossWeights},
     model::Lifter,
     optimiser::{Optimiser, OptimiserConfig, OptimiserKind},
+    recipe::Precision,
+    replica::{Objective, Replicas, Shard, Terms},
     tensor::Eager,
     weights,
 };
@@ -290,4 +292,51 @@ fn pieces_of_a_sequence_equal_the_whole() {
         state = Some(next);
     }
     assert!(max_difference(&Tensor::cat(&parts, 1), &whole) < 1e-5);
+}
+
+/// Each shard holds the same clips, so that batch normalisation sees the same statistics in every part as in the whole.
+#[test]
+fn replicas_take_the_gradient_of_the_whole_batch() {
+    let config = LifterConfig {
+        n_layers: 1,
+        dim_feat: 16,
+        dim_rep: 16,
+        n_frames: 9,
+        num_heads: 4,
+        neighbour_num: 2,
+        mamba_gcn: Some(MambaGcnConfig { mamba: MambaForm::Selective, dropout: 0.0, ..MambaGcnConfig::default() }),
+        ..LifterConfig::xs()
+    };
+    let drawing = weights::Drawing { seed: 1, layer_scale: Some(0.5) };
+    let lifter = Lifter::new(&config, drawing, Device::Cpu).unwrap();
+    let objective = Objective { loss: LossWeights::default(), precision: Precision::F32 };
+    let options = (Kind::Float, Device::Cpu);
+    let (clip, label) = (Tensor::randn([2, 9, 17, 3], options), Tensor::randn([2, 9, 17, 3], options));
+    let gradients = |replicas: &Replicas, shards: Vec<Shard>| -> (Terms, Vec<Tensor>) {
+        lifter.weights.parameters().for_each(|(_, p)| p.shallow_clone().zero_grad());
+        let terms = replicas.backward(&lifter, &objective, shards).unwrap();
+        (terms, lifter.weights.parameters().map(|(_, p)| p.grad()).filter(Tensor::defined).map(|g| g.copy()).collect())
+    };
+    let whole = |x: &Tensor| x.repeat([3, 1, 1, 1]);
+    let alone = Replicas::beside(&lifter, 0, objective).unwrap();
+    let (expected_terms, expected) = gradients(&alone, vec![Shard { input: whole(&clip), label: whole(&label), share: 1.0 }]);
+
+    let replicas = Replicas::beside(&lifter, 2, objective).unwrap();
+    let shards = || (0..3).map(|_| Shard { input: clip.copy(), label: label.copy(), share: 1.0 / 3.0 }).collect();
+    for round in 0..2 {
+        let (terms, found) = gradients(&replicas, shards());
+        assert!(terms.iter().zip(expected_terms).all(|(a, b)| (a - b).abs() < 1e-5), "round {round}: {terms:?}, expected {expected_terms:?}");
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(relative_difference(found, expected) < 1e-4, "round {round}: {}", relative_difference(found, expected));
+        }
+    }
+
+    // Weights are shared: after a step, all replicas compute with the new ones.
+    let before = gradients(&replicas, shards()).0;
+    Optimiser::new(&lifter.weights, OptimiserConfig::default()).step(0.01).unwrap();
+    let after = gradients(&replicas, shards()).0;
+    let alone_after = gradients(&alone, vec![Shard { input: whole(&clip), label: whole(&label), share: 1.0 }]).0;
+    assert!((before[0] - after[0]).abs() > 1e-3, "the step changed nothing: {before:?}");
+    assert!((after[0] - alone_after[0]).abs() < 1e-5 * after[0], "{after:?}, one replica {alone_after:?}");
 }
