@@ -194,6 +194,10 @@ fn from_motion_to_film_with_nothing_by_hand() {
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(work.path("out/walk.3d.json")).expect("read")).expect("JSON");
     assert!(json.to_string().contains("default_height"), "the result says where its scale came from");
+    let documented = include_str!("../../docs/formats.md");
+    for field in json.as_object().expect("an object").keys() {
+        assert!(documented.contains(&format!("`{field}`")), "docs/formats.md does not say what `{field}` is");
+    }
     let arrays = formats::npz::read_values(&work.path("out/walk.3d.npz")).expect("read");
     let camera = arrays.get("camera_mm").and_then(|value| value.as_tensor()).expect("camera_mm");
     assert_eq!(camera.shape, [frames, 17, 3]);
