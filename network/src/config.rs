@@ -121,6 +121,15 @@ pub struct ConfigError {
     pub expected: String,
 }
 
+/// Whether `low <= value <= high`.
+pub(crate) fn within(key: &'static str, value: usize, low: usize, high: usize) -> Result<(), ConfigError> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError { key, found: value.to_string(), expected: format!("{low} to {high}") })
+    }
+}
+
 impl LifterConfig {
     const fn dim_out() -> usize {
         3
@@ -196,13 +205,6 @@ impl LifterConfig {
     /// # Errors
     /// Names the first key that is out of range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let within = |key, value: usize, low: usize, high: usize| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(ConfigError { key, found: value.to_string(), expected: format!("{low} to {high}") })
-            }
-        };
         within("n_layers", self.n_layers, 1, 256)?;
         within("dim_in", self.dim_in, 2, 3)?;
         within("dim_feat", self.dim_feat, 4, 4096)?;

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod config;
 pub mod layers;
+pub mod live;
 mod mamba_gcn;
 mod motionagformer;
 mod parameters;
@@ -15,6 +16,7 @@ mod weights;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Origin, Overrides};
 pub use config::{Activation, ConfigError, LifterConfig, MambaForm, MambaGcnConfig};
+pub use live::{LiveConfig, LiveLifter, LiveState};
 pub use mamba_gcn::MambaGcn;
 pub use motionagformer::MotionAgFormer;
 pub use parameters::parameter_count;
