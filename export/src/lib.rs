@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod lifter;
+pub mod live;
 pub mod onnx;
 pub mod recorder;
 pub mod scan_function;

@@ -45,9 +45,9 @@ pub enum Part {
 }
 
 /// Weights of a file as constants of a graph.
-struct FileWeights<'a> {
-    state: &'a StateDict,
-    recorder: Recorder,
+pub(crate) struct FileWeights<'a> {
+    pub(crate) state: &'a StateDict,
+    pub(crate) recorder: Recorder,
 }
 
 impl FileWeights<'_> {

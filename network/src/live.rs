@@ -46,7 +46,7 @@ pub struct LiveConfig {
 }
 
 impl LiveConfig {
-    /// `live-xs`: 0.46 M parameters.
+    /// `live-xs`: 0.38 M parameters.
     #[must_use]
     pub fn xs() -> Self {
         Self {
@@ -63,7 +63,7 @@ impl LiveConfig {
         }
     }
 
-    /// `live-s`: 1.7 M parameters.
+    /// `live-s`: 1.6 M parameters.
     #[must_use]
     pub fn small() -> Self {
         Self { n_layers: 8, dim_feat: 96, ..Self::xs() }
@@ -81,7 +81,7 @@ impl LiveConfig {
         within("mlp_ratio", self.mlp_ratio, 1, 16)?;
         within("num_heads", self.num_heads, 1, self.dim_feat)?;
         within("d_state", self.d_state, 1, 256)?;
-        within("d_conv", self.d_conv, 1, 64)?;
+        within("d_conv", self.d_conv, 2, 64)?; // a kernel of 1 would have an empty state
         within("look_ahead", self.look_ahead, 0, 1024)?;
         if !self.dim_feat.is_multiple_of(self.num_heads) {
             let expected = format!("a divisor of dim_feat ({})", self.dim_feat);

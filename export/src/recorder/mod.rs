@@ -99,18 +99,23 @@ impl Recorder {
     /// Adds an input of the graph. Sizes with a name are taken from it when the model runs.
     #[must_use]
     pub fn input(&self, name: &str, dims: &[Dim]) -> Recorded {
-        {
-            let mut state = self.0.borrow_mut();
-            state.builder.input(name, &extents(dims));
-            for (axis, dim) in dims.iter().enumerate() {
-                if let (1, [symbol]) = (dim.factor(), dim.symbols()) {
-                    state.symbols.entry(Rc::clone(symbol)).or_insert((name.to_owned(), axis as i64));
-                }
-            }
-        }
-        let value = Value { name: name.to_owned(), dims: dims.to_vec(), layout: Layout::Plain };
+        let value = self.plain_input(name, dims).to_value();
         let value = if dims.len() == 4 { self.laid(&value, Layout::Swapped) } else { value };
         self.value(value)
+    }
+
+    /// The same where four axes are no pose sequence: it stays as it lies.
+    #[must_use]
+    pub fn plain_input(&self, name: &str, dims: &[Dim]) -> Recorded {
+        let mut state = self.0.borrow_mut();
+        state.builder.input(name, &extents(dims));
+        for (axis, dim) in dims.iter().enumerate() {
+            if let (1, [symbol]) = (dim.factor(), dim.symbols()) {
+                state.symbols.entry(Rc::clone(symbol)).or_insert((name.to_owned(), axis as i64));
+            }
+        }
+        drop(state);
+        self.value(Value { name: name.to_owned(), dims: dims.to_vec(), layout: Layout::Plain })
     }
 
     /// A constant, row-major, under the name that it is to have in the file.
