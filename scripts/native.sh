@@ -2,6 +2,7 @@
 # Native libraries out of pinned, hashed wheels into .native/ (ignored by git). Nothing is built, nothing goes elsewhere.
 #   scripts/native.sh onnxruntime   ONNX Runtime 1.31.1 for the CPU (24 MB): runtime, export, demo
 #   scripts/native.sh libtorch      libtorch 2.11.0 for the CPU (544 MB of download, 500 MB on disk): trainer
+#   scripts/native.sh nvrtc         NVRTC 13.0.88 (90 MB of download): compiles the scan's CUDA kernels, with or without a GPU
 # POSELIFT_TORCH=/path/to/site-packages/torch takes a full PyTorch 2.11 (with CUDA 13) instead of downloading libtorch.
 # A second run does nothing.
 set -euo pipefail
@@ -17,7 +18,7 @@ download() {
   local log=$1.log
   if ! python3 -m pip download -q --no-deps --disable-pip-version-check --retries 2 --require-hashes --only-binary=:all: --implementation cp --python-version 3.11 \
       --abi cp311 --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 \
-      --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d "$1" -r "$2" >"$log" 2>&1; then
+      --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_12_x86_64 -d "$1" -r "$2" >"$log" 2>&1; then
     die "the packages could not be downloaded (is the Python package index reachable? is there space in $native?): $(grep -m1 '^ERROR' "$log" || tail -n 1 "$log"); run it again, nothing is half installed"
   fi
 }
@@ -83,10 +84,23 @@ R
   rm -rf "$tmp"; trap - EXIT
 }
 
-[ $# -gt 0 ] || die "say which: onnxruntime, libtorch"
+# 13.0 and not newer: what a newer one makes, the driver of CUDA 13.0 refuses.
+nvrtc() {
+  [ -f "$native/nvrtc/.complete-13.0.88" ] && return
+  echo "fetching NVRTC 13.0.88 (90 MB)"
+  tmp=$(mktemp -d "$native/nvrtc.XXXXXX"); trap 'rm -rf "$tmp"' EXIT
+  echo 'nvidia-cuda-nvrtc==13.0.88 --hash=sha256:ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575' >"$tmp/requirements.txt"
+  download "$tmp/wheels" "$tmp/requirements.txt"
+  unpack "$tmp/wheels/nvidia_cuda_nvrtc-*.whl" "$tmp/out" nvidia/cu13/lib/libnvrtc.so.13=lib nvidia/cu13/lib/libnvrtc-builtins.so.13.0=lib
+  touch "$tmp/out/.complete-13.0.88"
+  rm -rf "$native/nvrtc"; mv "$tmp/out" "$native/nvrtc"
+  rm -rf "$tmp"; trap - EXIT
+}
+
+[ $# -gt 0 ] || die "say which: onnxruntime, libtorch, nvrtc"
 for library in "$@"; do
   case $library in
-    onnxruntime|libtorch) $library ;;
-    *) die "no such library: $library (onnxruntime, libtorch)" ;;
+    onnxruntime|libtorch|nvrtc) $library ;;
+    *) die "no such library: $library (onnxruntime, libtorch, nvrtc)" ;;
   esac
 done

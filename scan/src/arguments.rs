@@ -103,7 +103,7 @@ enum Axes {
 }
 
 impl Dims {
-    fn too_large(self) -> Error {
+    pub(crate) fn too_large(self) -> Error {
         let Dims { sequences, frames, channels, states } = self;
         Error::TooLarge { sequences, frames, channels, states }
     }

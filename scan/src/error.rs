@@ -46,4 +46,8 @@ pub enum Error {
     /// The caller's threads did not run the work.
     #[error("selective scan: the thread pool failed: {0}")]
     Threads(String),
+    /// The driver, the compiler or the device failed, or cannot do what was asked.
+    #[cfg(feature = "cuda")]
+    #[error("selective scan on CUDA: {0}")]
+    Cuda(String),
 }

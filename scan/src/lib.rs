@@ -32,6 +32,8 @@
 
 mod arguments;
 mod backward;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod element;
 mod error;
 mod form;
