@@ -62,6 +62,37 @@ impl ClipFolder {
         Ok(Self { files, frames, options })
     }
 
+    /// The first clips, so large a share of them, rounded to the nearest.
+    ///
+    /// # Errors
+    /// None is left.
+    pub fn first(mut self, share: f64) -> Result<Self, Error> {
+        let count = self.count(share)?;
+        self.files.truncate(count);
+        Ok(self)
+    }
+
+    /// The last clips: with [`Self::first`] of the rest, each clip is in one of the two.
+    ///
+    /// # Errors
+    /// None is left.
+    pub fn last(mut self, share: f64) -> Result<Self, Error> {
+        self.count(share)?;
+        let first = ((1.0 - share) * self.files.len() as f64).round() as usize;
+        self.files.drain(..first.min(self.files.len() - 1));
+        Ok(self)
+    }
+
+    fn count(&self, share: f64) -> Result<usize, Error> {
+        let clips = self.files.len();
+        let count = (share * clips as f64).round();
+        if count >= 1.0 && count <= clips as f64 {
+            return Ok(count as usize);
+        }
+        let dir = self.files.first().and_then(|file| file.parent()).unwrap_or(Path::new(""));
+        Err(Error::content(dir, format!("has {clips} clips, of which a share of {share} is none: expected at least one")))
+    }
+
     /// The files, in order.
     pub fn files(&self) -> &[PathBuf] {
         &self.files

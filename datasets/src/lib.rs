@@ -6,8 +6,8 @@
 //! lifter must beat.
 //!
 //! The field's own sets: [`MotionBert`] (Human3.6M with a detector's keypoints), [`VideoPose3d`], [`Mpi3dhp`], and [`ClipFolder`], the
-//! clips that the reference repositories write. Each is checked as it is opened: shapes, joints, units, sides, order of frames; the
-//! message names file and field. [`protocol`] measures predictors on them as the papers do.
+//! clips that the reference repositories write; motion capture also out of folders of BVH and of CMU's ASF/AMC ([`motion_files`]). Each is checked as it is opened: shapes, joints, units, sides, order of frames; the
+//! message names file and field; [`inspect`] says what is in it. [`protocol`] measures predictors on them as the papers do.
 //!
 //! Units and axes: world space is right-handed, z up, mm; camera space is x right, y down, z away, mm; pixels are of the full image.
 
@@ -19,10 +19,12 @@ pub mod clip_folder;
 mod clip_options;
 mod error;
 pub mod evaluation;
+pub mod inspect;
 mod mapped;
 pub mod mocap;
 pub mod motion;
 pub mod motion_bert;
+pub mod motion_files;
 pub mod mpi_inf_3dhp;
 pub mod noise;
 mod prefetch;

@@ -154,6 +154,16 @@ impl MocapSet {
         Ok(Self { path, fps, poses, clips })
     }
 
+    /// The clips of some subjects.
+    ///
+    /// # Errors
+    /// Nobody is chosen.
+    pub fn of_subjects(&self, chosen: impl Fn(&str) -> bool) -> Result<Self, Error> {
+        let clips = self.clips.iter().filter(|clip| chosen(&clip.subject));
+        let clips = clips.map(|clip| (clip.name.clone(), clip.subject.clone(), self.poses[clip.frames.clone()].to_vec()));
+        Self::from_clips(&self.path.to_string_lossy(), self.fps, clips.collect())
+    }
+
     /// Writes the set as a joint NPZ that [`MocapSet::open`] reads; poses are float32, so nothing is rounded.
     ///
     /// # Errors

@@ -69,6 +69,11 @@ impl Video {
     pub fn take(&self) -> &str {
         self.name.rsplit_once("_ca_").map_or(self.name.as_str(), |(take, _)| take)
     }
+
+    /// Who is in it: `s_09`.
+    pub fn subject(&self) -> &str {
+        self.name.split_once("_act_").map_or(self.name.as_str(), |(subject, _)| subject)
+    }
 }
 
 /// What only the test half knows, for each frame.
@@ -275,7 +280,7 @@ impl MotionBert {
         let frames = video.frames.clone().map(|frame| self.keypoints(frame).map(clamped)).collect();
         Ok(EvaluationClip {
             name: video.name.clone(),
-            subject: video.name.chars().take_while(|&c| c != 'a').collect::<String>().trim_end_matches('_').to_owned(),
+            subject: video.subject().to_owned(),
             camera: CameraKind::H36mLike,
             noisy: true,
             keypoints: KeypointClip::from_fps(frames, FPS, image)?,
@@ -487,6 +492,22 @@ impl MotionBertClips {
         options.validate()?;
         let clips = set.split(n_frames, stride.unwrap_or((n_frames / 3).max(1)), options.seed)?;
         Ok(Self { set, clips, n_frames, options })
+    }
+
+    /// Those of some subjects (`s_08`).
+    ///
+    /// # Errors
+    /// No clip is left.
+    pub fn of_subjects(mut self, chosen: impl Fn(&str) -> bool) -> Result<Self, Error> {
+        let set = &self.set;
+        self.clips.retain(|clip| chosen(set.videos()[clip.video].subject()));
+        if self.clips.is_empty() {
+            let mut there: Vec<&str> = set.videos().iter().map(Video::subject).collect();
+            there.dedup();
+            let problem = format!("'{}' has no clip of the subjects asked for; it has {}", set.half().name(), there.join(", "));
+            return Err(Error::content(set.path(), problem));
+        }
+        Ok(self)
     }
 
     /// The clips, in order.

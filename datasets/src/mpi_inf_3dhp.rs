@@ -55,6 +55,11 @@ impl Sequence {
         self.joints_px.len() / (JOINTS * 2)
     }
 
+    /// Who is in it: `S1` of `S1 Seq1`.
+    pub fn subject(&self) -> &str {
+        self.name.split(' ').next().unwrap_or_default()
+    }
+
     /// Joints of a frame, px.
     pub fn joints_px(&self, frame: usize) -> Pose2 {
         let values = &self.joints_px[frame * JOINTS * 2..][..JOINTS * 2];
@@ -279,6 +284,21 @@ impl Mpi3dhpClips {
         };
         let clips = set.sequences.iter().enumerate().flat_map(of).collect();
         Ok(Self { set, clips, n_frames, options })
+    }
+
+    /// Those of some subjects (`S8`).
+    ///
+    /// # Errors
+    /// No clip is left.
+    pub fn of_subjects(mut self, chosen: impl Fn(&str) -> bool) -> Result<Self, Error> {
+        let set = &self.set;
+        self.clips.retain(|&(sequence, _, _)| chosen(set.sequences[sequence].subject()));
+        if self.clips.is_empty() {
+            let mut there: Vec<&str> = set.sequences.iter().map(Sequence::subject).collect();
+            there.dedup();
+            return Err(Error::content(&set.path, format!("has no clip of the subjects asked for; it has {}", there.join(", "))));
+        }
+        Ok(self)
     }
 }
 

@@ -56,6 +56,15 @@ pub fn get_value(path: &Path, name: &str) -> std::result::Result<Value, Error> {
     read().map_err(|error| error.in_file(path))
 }
 
+/// Names of the arrays, which stay unread, in the order of the file.
+///
+/// # Errors
+/// If the file cannot be read or is no `.npz`.
+pub fn names(path: &Path) -> std::result::Result<Vec<String>, Error> {
+    let archive = open(path).map_err(|error| error.in_file(path))?;
+    Ok(archive.names().map(|member| array_name(member).to_owned()).collect())
+}
+
 /// Writes tensors, uncompressed, as `numpy.savez` does. Aside, then renamed.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ pub struct Place {
     pub step_in_epoch: u64,
     /// Time spent, over all resumes, s.
     pub elapsed_s: f64,
-    /// Lowest validation MPJPE so far, mm.
+    /// Lowest validation error so far: MPJPE in mm, or for sets of clips that a camera has seen in px (see [`crate::data::Validated`]).
     pub best_mpjpe_mm: Option<f64>,
     /// Learning rate of the last step.
     pub learning_rate: f64,

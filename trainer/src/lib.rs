@@ -1,14 +1,19 @@
 //! Trains and evaluates lifters with libtorch.
 
+pub mod canvas;
+pub mod chart;
 pub mod checkpoint;
+pub mod data;
 pub mod ema;
 pub mod evaluate;
 pub mod loss;
 pub mod model;
 pub mod optimiser;
 pub mod progress;
+pub mod protocol;
 pub mod recipe;
 pub mod replica;
+pub mod report;
 pub mod schedule;
 pub mod tensor;
 pub mod train;

@@ -9,7 +9,7 @@ use pose::{metadata::ModelMetadata, normalise::Normalisation};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::{loss::LossWeights, optimiser::OptimiserConfig, schedule::Schedule};
+use crate::{data::DataKind, loss::LossWeights, optimiser::OptimiserConfig, schedule::Schedule};
 
 /// Name that the resolved recipe gets in the run's folder.
 pub const RESOLVED_FILE: &str = "recipe.toml";
@@ -41,12 +41,15 @@ fn licence() -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
+    /// Which data set `--data` names; keys below that say so are of some kinds alone.
+    #[serde(default)]
+    pub kind: DataKind,
     /// How pixels become input.
     pub normalisation: Normalisation,
     /// Frames per second that the model is meant for: validation resamples to it, and its metadata say it. It must lie
     /// within `augmentation.fps`, the rates of the training samples.
     pub fps: f32,
-    /// Kinds of cameras.
+    /// Kinds of cameras that look at motion.
     #[serde(default = "all_cameras")]
     pub cameras: Vec<CameraKind>,
     /// Detector noise: the name of a noise recipe beside this file, a table with its keys, or false.
@@ -55,9 +58,38 @@ pub struct DataConfig {
     /// An epoch has one sample per so many recorded frames; a third of `n_frames` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stride: Option<usize>,
-    /// How recorded people are varied.
+    /// Clips that a camera has seen: probability that one is mirrored. Motion has `augmentation.mirror`.
+    #[serde(default = "half")]
+    pub flip: f32,
+    /// Clips that a camera has seen: whether the root is taken off the labels. The original MambaGCN did not.
+    #[serde(default = "yes")]
+    pub root_relative: bool,
+    /// Who is held out of the training data to choose the checkpoint on (`s_08` of `motionbert`, `S8` of `mpi-inf-3dhp` and `videopose3d`
+    /// when empty); `motion-capture` has a file for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub validation_subjects: Vec<String>,
+    /// `clip-folder`, which names no subjects: the last clips, so large a share of all, are held out.
+    #[serde(default = "twentieth")]
+    pub validation_share: f64,
+    /// Trains on everything and chooses the checkpoint on the test set, as the references do: the best figure is then too good, and the
+    /// report says so.
+    #[serde(default)]
+    pub validate_on_test: bool,
+    /// How recorded people are varied: of motion alone.
     #[serde(default)]
     pub augmentation: Augmentation,
+}
+
+const fn half() -> f32 {
+    0.5
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn twentieth() -> f64 {
+    0.05
 }
 
 fn all_cameras() -> Vec<CameraKind> {
@@ -136,6 +168,10 @@ pub struct TrainConfig {
     /// at a time. As many as threads is the fastest for a small model on a CPU.
     #[serde(default = "one")]
     pub replicas: usize,
+    /// Parts that each batch is computed in, one after the other; their gradients add up before the optimiser's step. Less memory, the
+    /// same step, but for batch normalisation, which sees a part at a time.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// Gradients are scaled so that their common norm is at most this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
@@ -219,8 +255,17 @@ impl Recipe {
         positive("learning_rate", train.learning_rate)?;
         positive("workers", train.workers as f64)?;
         positive("replicas", train.replicas as f64)?;
+        positive("accumulate", train.accumulate as f64)?;
         if train.replicas > train.batch_size {
             bail!("train.replicas is {}: expected at most train.batch_size, {}", train.replicas, train.batch_size);
+        }
+        if train.accumulate.saturating_mul(train.replicas) > train.batch_size {
+            bail!(
+                "train.accumulate is {}: expected at most train.batch_size by train.replicas, {} by {}",
+                train.accumulate,
+                train.batch_size,
+                train.replicas
+            );
         }
         positive("save_every_minutes", train.save_every_minutes)?;
         if let Some(norm) = train.clip_norm {
@@ -230,6 +275,22 @@ impl Recipe {
             && !(0.0..1.0).contains(&decay)
         {
             bail!("train.ema is {decay}: expected a decay from 0 to below 1, such as 0.999");
+        }
+        let data = &self.data;
+        if !(0.0..=1.0).contains(&data.flip) {
+            bail!("data.flip is {}: expected a probability from 0 to 1", data.flip);
+        }
+        if !(0.0..1.0).contains(&data.validation_share) || data.validation_share == 0.0 {
+            bail!("data.validation_share is {}: expected a share above 0 and below 1, such as 0.05", data.validation_share);
+        }
+        if !data.kind.is_motion() {
+            if data.normalisation != Normalisation::Frame {
+                bail!("data.normalisation is {}: clips of this data.kind are normalised by the frame, expected \"frame\"", data.normalisation);
+            }
+            return Ok(());
+        }
+        if !data.root_relative {
+            bail!("data.root_relative is false: labels of motion are always root-relative, leave it out");
         }
         let [low, high] = match self.data.augmentation.fps {
             datasets::Fps::Fixed(fps) => [fps, fps],

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 pub enum Schedule {
     /// Always the same.
     Constant,
-    /// Times `factor` after every `epochs` epochs: the official recipe has 0.99 after each, StepLR(3, 0.9) has 0.9 after 3.
+    /// Times `factor` after every `epochs` epochs: the official recipe has 0.99 after each. PyTorch's StepLR(3, 0.9) is 0.9 after 3; `step`
+    /// is another name for it.
+    #[serde(alias = "step")]
     Exponential {
         /// What it is multiplied with.
         factor: f64,

@@ -3,6 +3,7 @@
 use std::{
     fs::OpenOptions,
     io::Write,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,31 +13,32 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use datasets::{
-    Batch, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, PrefetchOptions, Prefetcher, Report, SampleSource, Windowing,
-};
+use datasets::{Batch, PrefetchOptions, Prefetcher, Report, SampleSource, Windowing};
 use serde::Serialize;
 use tch::Device;
 
 use crate::{
     checkpoint::{self, Place},
+    data::{self, RunData, Validated, Validation},
     ema::Ema,
-    evaluate::evaluate_lifter,
     model::Lifter,
     optimiser::Optimiser,
     progress::EpochBar,
     recipe::{RESOLVED_FILE, Recipe},
-    replica::{Objective, Replicas, Shard},
+    replica::{Objective, Replicas, Shard, Terms},
+    report,
     weights::Drawing,
 };
 
 /// One line for each epoch.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+/// Predictions in the report's picture.
+const PICTURED: usize = 9;
 
 /// What a run is beside its recipe.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Folder with `mocap_train.npz` and `mocap_val.npz`.
+    /// What the recipe's `data.kind` says: for motion capture the folder with `mocap_train.npz` and `mocap_val.npz`.
     pub data: PathBuf,
     /// Folder for everything that is written.
     pub out: PathBuf,
@@ -71,9 +73,12 @@ struct EpochMetrics<'a> {
     mpjpe: f64,
     n_mpjpe: f64,
     velocity: f64,
-    /// Both cameras, with noise.
-    validation: Figures,
-    conditions: &'a Report,
+    /// Of motion capture: all cameras, with noise.
+    validation: &'a serde_json::Value,
+    /// Which of them chooses the checkpoint.
+    chosen_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conditions: Option<&'a Report>,
     best: bool,
     clips_per_s: f64,
     elapsed_s: f64,
@@ -88,8 +93,8 @@ pub struct Run<'a> {
     replicas: Replicas,
     optimiser: Optimiser,
     ema: Option<Ema>,
-    sampler: Arc<ClipSampler>,
-    validation: EvaluationSet,
+    source: Arc<dyn SampleSource>,
+    validation: Validation,
     place: Place,
     /// Time spent before this start, s.
     elapsed_before_s: f64,
@@ -103,15 +108,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// One sentence about data, folder, or the state to resume.
     pub fn new(recipe: &'a Recipe, options: &'a RunOptions) -> Result<Self> {
-        ensure!(
-            options.data.is_dir(),
-            "{}: no such folder; --data names the folder with mocap_train.npz and mocap_val.npz",
-            options.data.display()
-        );
-        let train = MocapSet::open(&options.data.join("mocap_train.npz"))?;
-        let val = MocapSet::open(&options.data.join("mocap_val.npz"))?;
-        let sampler = Arc::new(ClipSampler::new(Arc::new(train), recipe.sampler_options())?);
-        let validation = EvaluationSet::new(&val, &validation_options(recipe))?;
+        let RunData { source, validation } = data::open(recipe, &options.data)?;
         prepare_folder(recipe, options)?;
 
         let drawing = Drawing { seed: recipe.train.seed, layer_scale: recipe.train.layer_scale };
@@ -144,7 +141,7 @@ impl<'a> Run<'a> {
             replicas,
             optimiser,
             ema,
-            sampler,
+            source,
             validation,
             elapsed_before_s: place.elapsed_s,
             place,
@@ -159,13 +156,13 @@ impl<'a> Run<'a> {
     /// A loss that is no number, a batch that cannot be made, a file that cannot be written.
     pub fn train(&mut self, stop: &AtomicBool) -> Result<Outcome> {
         let train = &self.recipe.train;
-        let steps_per_epoch = self.sampler.len().div_ceil(train.batch_size) as u64;
+        let steps_per_epoch = self.source.len().div_ceil(train.batch_size) as u64;
         let total_steps = steps_per_epoch * train.epochs;
         tracing::info!(
             "{}: {} parameters, {} clips per epoch in {steps_per_epoch} steps, {} epochs{}",
             self.recipe.name,
             self.lifter.parameter_count(),
-            self.sampler.len(),
+            self.source.len(),
             train.epochs,
             self.options.max_minutes.map_or(String::new(), |m| format!(", at most {m} minutes"))
         );
@@ -183,8 +180,7 @@ impl<'a> Run<'a> {
             epochs: train.epochs - self.place.epoch,
             workers: train.workers,
         };
-        let source: Arc<dyn SampleSource> = self.sampler.clone();
-        let batches = Prefetcher::new(source, prefetch)?;
+        let batches = Prefetcher::new(self.source.clone(), prefetch)?;
         let (mut steps_now, mut clips_in_epoch, mut epoch_started) = (0, 0, Instant::now());
         let mut bar = self.bar(steps_per_epoch);
         for batch in batches {
@@ -248,7 +244,12 @@ impl<'a> Run<'a> {
         tch::manual_seed((train.seed ^ (self.place.step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) as i64);
 
         self.optimiser.zero_grad();
-        let terms = self.replicas.backward(&self.lifter, &self.objective, self.shards(batch))?;
+        let mut terms = Terms::default();
+        for part in 0..train.accumulate {
+            let bound = |part: usize| part * batch.samples / train.accumulate;
+            let part_terms = self.replicas.backward(&self.lifter, &self.objective, self.shards(batch, bound(part)..bound(part + 1)))?;
+            terms.iter_mut().zip(part_terms).for_each(|(sum, term)| *sum += term);
+        }
         let refuse = |what: &str| -> Result<f64> {
             bail!(
                 "{what} is no finite number at step {} (epoch {}, samples {:?}): lower train.learning_rate or set train.clip_norm; {} in the run's folder is from before",
@@ -277,10 +278,10 @@ impl<'a> Run<'a> {
         Ok(terms[0])
     }
 
-    /// A batch in as many parts as there are replicas, of nearly the same size.
-    fn shards(&self, batch: &Batch) -> Vec<Shard> {
+    /// Some samples of a batch in as many parts as there are replicas, of nearly the same size.
+    fn shards(&self, batch: &Batch, samples: Range<usize>) -> Vec<Shard> {
         let (count, values) = (self.replicas.count(), batch.frames * pose::JOINTS);
-        let bounds: Vec<usize> = (0..=count).map(|i| i * batch.samples / count).collect();
+        let bounds: Vec<usize> = (0..=count).map(|i| samples.start + i * samples.len() / count).collect();
         let cut = |from: usize, to: usize| {
             let part = |all: &[f32], channels: usize| {
                 let size = values * channels;
@@ -306,19 +307,16 @@ impl<'a> Run<'a> {
         if let Some(ema) = &mut self.ema {
             ema.swap(&self.lifter.weights);
         }
-        let validated = self.validate();
+        let validated = self.validation.measure(&self.lifter, self.recipe);
         let weights = self.lifter.weights.state_dict();
         if let Some(ema) = &mut self.ema {
             ema.swap(&self.lifter.weights);
         }
-        let report = validated?;
-        let noisy = self.recipe.data.noise.recipe().is_some();
-        let figures = report.mean(noisy).context("validation has no clips")?;
-        let error_mm = figures.mpjpe_root_depth_mm;
-        let best = self.place.best_mpjpe_mm.is_none_or(|least| error_mm < least);
+        let Validated { error, chosen_by, figures, conditions } = validated?;
+        let best = self.place.best_mpjpe_mm.is_none_or(|least| error < least);
         self.place.elapsed_s = self.elapsed_s();
         if best {
-            self.place.best_mpjpe_mm = Some(error_mm);
+            self.place.best_mpjpe_mm = Some(error);
             checkpoint::save_model(&self.options.out.join(checkpoint::BEST), self.recipe, &weights, &self.place)?;
         }
         if self.recipe.train.keep_every_epochs.is_some_and(|every| self.place.epoch.is_multiple_of(every.max(1))) {
@@ -336,8 +334,9 @@ impl<'a> Run<'a> {
             mpjpe,
             n_mpjpe,
             velocity,
-            validation: figures,
-            conditions: &report,
+            validation: &figures,
+            chosen_by,
+            conditions: conditions.as_ref(),
             best,
             clips_per_s,
             elapsed_s: place.elapsed_s,
@@ -347,26 +346,13 @@ impl<'a> Run<'a> {
             print_line(&line)?;
         }
         tracing::info!(
-            "epoch {}: loss {loss:.4} (mpjpe {mpjpe:.4}, velocity {velocity:.4}), lr {:.1e}, validation mm: MPJPE at root depth {:.2}, N-MPJPE {:.2}, P-MPJPE {:.2}, default height {:.2}, velocity {:.2} per frame; {clips_per_s:.1} clips/s{}",
+            "epoch {}: loss {loss:.4} (mpjpe {mpjpe:.4}, velocity {velocity:.4}), lr {:.1e}, validation: {}; {clips_per_s:.1} clips/s{}",
             place.epoch,
             place.learning_rate,
-            figures.mpjpe_root_depth_mm,
-            figures.n_mpjpe_mm,
-            figures.p_mpjpe_mm,
-            figures.mpjpe_default_height_mm,
-            figures.mpjve_mm,
+            in_words(&figures),
             if best { ", best so far" } else { "" }
         );
         Ok(())
-    }
-
-    fn validate(&self) -> Result<Report> {
-        let windowing = Windowing {
-            overlap: 0, // half the time of the evaluator's overlap, the same order of checkpoints
-            flip: self.recipe.train.validate_with_flip,
-            ..windowing(self.recipe)
-        };
-        evaluate_lifter(&self.lifter, &self.validation, &windowing)
     }
 
     fn save_last(&mut self) -> Result<()> {
@@ -382,18 +368,33 @@ impl<'a> Run<'a> {
             ema.swap(&self.lifter.weights);
         }
         let weights = self.lifter.weights.state_dict();
+        let predictions = self.validation.look(&self.lifter, PICTURED);
         if let Some(ema) = &mut self.ema {
             ema.swap(&self.lifter.weights);
         }
         checkpoint::save_model(&self.options.out.join(checkpoint::FINAL), self.recipe, &weights, &self.place)?;
+        let about = report::About {
+            clips_per_epoch: Some(self.source.len()),
+            validation: Some(self.validation.description.clone()),
+            predictions: predictions?,
+        };
+        report::write(&self.options.out, self.recipe, &about)?;
         let best = self.place.best_mpjpe_mm.unwrap_or(f64::NAN);
         tracing::info!(
-            "finished after {} steps in {:.0} min; best validation MPJPE {best:.2} mm",
+            "finished after {} steps in {:.0} min; best validation error {best:.2}{}; see {}",
             self.place.step,
-            self.elapsed_s() / 60.0
+            self.elapsed_s() / 60.0,
+            if self.validation.is_test { " (of the test set)" } else { "" },
+            self.options.out.join(report::REPORT_FILE).display()
         );
         Ok(Outcome::Finished)
     }
+}
+
+/// The figures of a validation in one line.
+fn in_words(figures: &serde_json::Value) -> String {
+    let figure = |(key, value): (&String, &serde_json::Value)| value.as_f64().map(|value| format!("{key} {value:.2}"));
+    figures.as_object().into_iter().flatten().filter(|(key, _)| *key != "frames" && *key != "clips").filter_map(figure).collect::<Vec<_>>().join(", ")
 }
 
 /// How a recipe's model cuts and sees clips.
@@ -404,12 +405,6 @@ pub fn windowing(recipe: &Recipe) -> Windowing {
         fps: Some(f64::from(recipe.data.fps)),
         ..Windowing::new(recipe.model.n_frames)
     }
-}
-
-/// The recipe's cameras, with its noise if it has some.
-fn validation_options(recipe: &Recipe) -> EvaluationOptions {
-    let noise = recipe.data.noise.recipe();
-    EvaluationOptions { cameras: recipe.data.cameras.clone(), noisy: vec![noise.is_some()], noise: noise.unwrap_or_default(), seed: 0 }
 }
 
 /// Refuses to overwrite a run, and saves the resolved recipe.

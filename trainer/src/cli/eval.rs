@@ -1,4 +1,6 @@
-//! `trainer eval`.
+//! `trainer eval`: which model, fed how, measured by which protocol; and the figures on motion capture.
+
+mod protocols;
 
 use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -10,7 +12,7 @@ use datasets::{
 use network::{MambaForm, Overrides};
 use pose::normalise::Normalisation;
 use serde::Serialize;
-use trainer::{checkpoint, evaluate};
+use trainer::{checkpoint, evaluate, protocol};
 
 use super::{DeviceChoice, set_threads};
 
@@ -33,22 +35,73 @@ enum MambaChoice {
     GlobalMean,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProtocolChoice {
+    /// Motion capture through random cameras, beside the mean pose and a linear regression.
+    Mocap,
+    /// Standard Human3.6M: MPJPE, P-MPJPE and the rest at the true scale of each frame.
+    H36m,
+    /// Human3.6M, every frame, with and without the true root depth.
+    H36mPlain,
+    /// MPI-INF-3DHP: MPJPE, PCK, AUC.
+    #[value(name = "3dhp")]
+    Mpi3dhp,
+    /// The original MambaGCN report's own figure, in pixels.
+    Report,
+}
+
+impl ProtocolChoice {
+    /// A protocol of the field; `None` is motion capture.
+    const fn of_the_field(self) -> Option<protocol::Protocol> {
+        match self {
+            Self::Mocap => None,
+            Self::H36m => Some(protocol::Protocol::H36m),
+            Self::H36mPlain => Some(protocol::Protocol::H36mPlain),
+            Self::Mpi3dhp => Some(protocol::Protocol::Mpi3dhp),
+            Self::Report => Some(protocol::Protocol::Report),
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum JointsChoice {
+    H36m,
+    #[value(name = "3dhp")]
+    Mpi3dhp,
+}
+
 #[derive(clap::Args)]
+#[command(after_long_help = protocol::Protocol::table())]
 pub struct Args {
     /// Checkpoint: ours, the official code's, or the original MambaGCN code's.
     model: PathBuf,
-    /// Folder with mocap_train.npz (for the baselines) and the split's file.
+    /// What is measured, how; the table below says what the figures may be compared with.
+    #[arg(long, value_enum, default_value = "mocap")]
+    protocol: ProtocolChoice,
+    /// `mocap`: folder with mocap_train.npz (for the baselines) and the split's file. `h36m`, `h36m-plain`:
+    /// h36m_sh_conf_cam_source_final.pkl, or its folder. `3dhp`: data_test_3dhp.npz, or its folder. `report`: that pickle, its folder, or
+    /// a clip folder such as H36M-243.
     #[arg(long)]
     data: PathBuf,
-    /// Which file of the folder.
-    #[arg(long, value_enum, default_value = "test")]
-    split: Split,
-    /// Leave the mean pose and the linear regression out.
+    /// `mocap`: which file of the folder; `test` when absent.
+    #[arg(long, value_enum)]
+    split: Option<Split>,
+    /// `mocap`: leave the mean pose and the linear regression out.
     #[arg(long)]
     no_baselines: bool,
-    /// Noise recipe of the noisy conditions; the built-in one when absent.
+    /// `mocap`: noise recipe of the noisy conditions; the built-in one when absent.
     #[arg(long)]
     noise: Option<PathBuf>,
+    /// The other protocols: no averaging with the prediction for the mirrored input (`report` never averages, `mocap` prints both).
+    #[arg(long)]
+    no_flip: bool,
+    /// `h36m`: the model was trained on labels that are not root-relative, as the original MambaGCN's were; its own root is subtracted
+    /// instead of taken for 0.
+    #[arg(long)]
+    absolute_root: bool,
+    /// `3dhp`: order of the joints that the model takes and gives; `h36m` for our own files, `3dhp` for others when absent.
+    #[arg(long, value_enum)]
+    joints: Option<JointsChoice>,
     /// Normalisation of a model that does not say it; `frame`, the references', when absent.
     #[arg(long, value_enum)]
     normalisation: Option<NormalisationChoice>,
@@ -88,9 +141,48 @@ const MODEL_FLIP: &str = "model, flip averaging";
 const MEAN_POSE: &str = "mean pose";
 const LINEAR: &str = "linear regression";
 
+/// A model and how it is fed.
+struct Subject {
+    opened: checkpoint::Opened,
+    normalisation: Normalisation,
+    fps: f32,
+}
+
 pub fn run(args: Args) -> Result<ExitCode> {
     set_threads(args.threads)?;
-    ensure!(args.data.is_dir(), "{}: no such folder; --data names the folder with mocap_train.npz and mocap_test.npz", args.data.display());
+    let chosen = args.protocol.of_the_field();
+    refuse_options_of_others(&args)?;
+    ensure!(
+        chosen.is_some() || args.data.is_dir(),
+        "{}: no such folder; --data names the folder with mocap_train.npz and mocap_test.npz",
+        args.data.display()
+    );
+    let subject = open(&args)?;
+    match chosen {
+        Some(protocol) => protocols::run(&args, &subject, protocol),
+        None => mocap(&args, &subject),
+    }
+}
+
+/// An option that the protocol does not know would be ignored in silence.
+fn refuse_options_of_others(args: &Args) -> Result<()> {
+    let named = args.protocol.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    let is = |wanted: &[ProtocolChoice]| wanted.contains(&args.protocol);
+    let field = [ProtocolChoice::H36m, ProtocolChoice::H36mPlain, ProtocolChoice::Mpi3dhp];
+    for (given, option, allowed) in [
+        (args.split.is_some(), "--split", &[ProtocolChoice::Mocap][..]),
+        (args.no_baselines, "--no-baselines", &[ProtocolChoice::Mocap]),
+        (args.noise.is_some(), "--noise", &[ProtocolChoice::Mocap]),
+        (args.no_flip, "--no-flip", &field),
+        (args.absolute_root, "--absolute-root", &[ProtocolChoice::H36m]),
+        (args.joints.is_some(), "--joints", &[ProtocolChoice::Mpi3dhp]),
+    ] {
+        ensure!(!given || is(allowed), "{option} means nothing to --protocol {named}: leave it out");
+    }
+    Ok(())
+}
+
+fn open(args: &Args) -> Result<Subject> {
     let overrides = Overrides {
         config_file: args.config.clone(),
         set: args.settings.iter().map(|setting| parse_setting(setting)).collect::<Result<_>>()?,
@@ -101,7 +193,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let opened = checkpoint::open(&args.model, &overrides, args.device.open()?)?;
     opened.checkpoint.notes.iter().for_each(|note| eprintln!("note: {note}"));
-    let config = &opened.checkpoint.config;
     let (normalisation, fps) = match &opened.metadata {
         Some(metadata) => (metadata.normalisation, metadata.fps),
         None => (Normalisation::Frame, 50.0),
@@ -112,11 +203,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
     });
     let fps = args.fps.unwrap_or(fps);
     ensure!((1.0..=1000.0).contains(&fps), "--fps {fps}: expected 1 to 1000");
+    Ok(Subject { opened, normalisation, fps })
+}
 
+fn mocap(args: &Args, subject: &Subject) -> Result<ExitCode> {
+    let Subject { opened, normalisation, fps } = subject;
+    let (normalisation, fps, config) = (*normalisation, *fps, &opened.checkpoint.config);
     let split = match args.split {
-        Split::Train => "train",
-        Split::Val => "val",
-        Split::Test => "test",
+        Some(Split::Train) => "train",
+        Some(Split::Val) => "val",
+        Some(Split::Test) | None => "test",
     };
     let noise = args.noise.as_deref().map(NoiseRecipe::open).transpose()?.unwrap_or_default();
     let measured = MocapSet::open(&args.data.join(format!("mocap_{split}.npz")))?;

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod data;
 mod eval;
 mod train;
 
@@ -21,8 +22,10 @@ struct Cli {
 enum Command {
     /// Trains a lifter by a recipe; writes best.pth, last.pth, final.pth, the log and the figures.
     Train(train::Args),
-    /// Prints a lifter's errors on motion capture beside those of the mean pose and of a linear regression.
+    /// Prints a lifter's errors: on motion capture, or by the protocols of Human3.6M and MPI-INF-3DHP.
     Eval(eval::Args),
+    /// Inspects, previews and converts data sets.
+    Data(data::Args),
 }
 
 /// Where to compute.
@@ -69,5 +72,6 @@ pub fn run() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Data(args) => data::run(args),
     }
 }

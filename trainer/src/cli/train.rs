@@ -26,7 +26,9 @@ pub struct Args {
     /// Recipe, such as models/configs/clip-xs.toml.
     #[arg(long)]
     config: PathBuf,
-    /// Folder with mocap_train.npz and mocap_val.npz.
+    /// What the recipe's data.kind says. `motion-capture`: folder with mocap_train.npz and mocap_val.npz. `motionbert`:
+    /// h36m_sh_conf_cam_source_final.pkl or its folder. `clip-folder`: such as H36M-243. `mpi-inf-3dhp`: folder with data_train_3dhp.npz.
+    /// `videopose3d`: folder with data_3d_h36m.npz and data_2d_*.npz.
     #[arg(long)]
     data: PathBuf,
     /// Folder for checkpoints, log and figures.

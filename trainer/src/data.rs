@@ -1,0 +1,346 @@
+//! What a run learns from and is validated on, by the recipe's kind of data.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result, ensure};
+use datasets::{
+    ClipFolder, ClipOptions, ClipSampler, EvaluationOptions, EvaluationSet, MocapSet, MotionBert, MotionBertClips, Mpi3dhp, Mpi3dhpClips,
+    Report, Sample, SampleSource, Windowing, inspect,
+    motion_bert::Half,
+    protocol::{Asking, evaluate_3dhp, evaluate_h36m, original_report_px},
+};
+use pose::{JOINTS, Keypoint, joint_map::MPI_INF_3DHP, normalise::Normalisation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    chart::Figure,
+    evaluate::evaluate_lifter,
+    model::Lifter,
+    protocol::{H36M_FILE, MPI_INF_3DHP_TEST_FILE, MPI_INF_3DHP_TRAIN_FILE, file, frame_predictor, in_h36m_order, reorder},
+    recipe::Recipe,
+    weights::values,
+};
+
+/// Clips that are predicted at once in validation.
+const BATCH: usize = 16;
+
+/// A kind of training data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataKind {
+    /// `mocap_train.npz` and `mocap_val.npz`, seen by random cameras.
+    #[default]
+    MotionCapture,
+    /// The motion of VideoPose3D's `data_3d_h36m.npz`, seen by random cameras.
+    #[serde(rename = "videopose3d")]
+    VideoPose3d,
+    /// MotionBERT's pickle: Human3.6M with a detector's keypoints.
+    #[serde(rename = "motionbert")]
+    MotionBert,
+    /// `train/%08d.pkl`, as the references cut them from that pickle.
+    ClipFolder,
+    /// `data_train_3dhp.npz`, its joints put in Human3.6M's order.
+    #[serde(rename = "mpi-inf-3dhp")]
+    Mpi3dhp,
+}
+
+impl DataKind {
+    /// Whether random cameras look at motion; the others are clips that a camera has seen.
+    pub const fn is_motion(self) -> bool {
+        matches!(self, Self::MotionCapture | Self::VideoPose3d)
+    }
+
+    /// Who is held out for validation when the recipe names nobody.
+    const fn held_out(self) -> &'static str {
+        match self {
+            Self::MotionBert => "s_08",
+            _ => "S8",
+        }
+    }
+}
+
+/// Both sides of a run.
+pub struct RunData {
+    /// What it learns from.
+    pub source: Arc<dyn SampleSource>,
+    /// What chooses the checkpoint.
+    pub validation: Validation,
+}
+
+/// What chooses the checkpoint.
+pub struct Validation {
+    measure: Measure,
+    /// Clips to be looked at, and for [`Measure::Clips`] measured.
+    clips: Arc<dyn SampleSource>,
+    /// Who or what is in it, for the report.
+    pub description: String,
+    /// Whether it is a test set: the references' habit, which makes the best figure too good.
+    pub is_test: bool,
+}
+
+enum Measure {
+    MotionCapture(EvaluationSet),
+    H36m(Arc<MotionBert>),
+    Mpi3dhp(Arc<Mpi3dhp>),
+    Clips,
+}
+
+/// One validation.
+pub struct Validated {
+    /// The checkpoint with the least of it is the best.
+    pub error: f64,
+    /// Its name in `figures`.
+    pub chosen_by: &'static str,
+    /// All figures, by names with units.
+    pub figures: Json,
+    /// Each camera, of motion capture.
+    pub conditions: Option<Report>,
+}
+
+/// Opens what the recipe trains on in the folder (or file) `data`.
+///
+/// # Errors
+/// Data that is absent, refused, too short for the model, or without anybody to validate on.
+pub fn open(recipe: &Recipe, data: &Path) -> Result<RunData> {
+    match recipe.data.kind {
+        DataKind::MotionCapture => {
+            ensure!(data.is_dir(), "{}: no such folder; --data names the folder with mocap_train.npz and mocap_val.npz", data.display());
+            let train = MocapSet::open(&data.join("mocap_train.npz"))?;
+            let (name, is_test) = if recipe.data.validate_on_test { ("mocap_test.npz", true) } else { ("mocap_val.npz", false) };
+            motion(recipe, train, MocapSet::open(&data.join(name))?, name.into(), is_test)
+        }
+        DataKind::VideoPose3d => {
+            let set = inspect::open_video_pose_3d(data)?;
+            let (held, is_test) = held_out(recipe, &["S9", "S11"]);
+            let known: Vec<&str> = set.recordings().iter().map(|r| r.subject.as_str()).collect();
+            let is_held = |name: &&str| held.iter().any(|h| h == name);
+            // the test subjects are never trained on
+            let train: Vec<&str> = known.iter().filter(|name| !is_held(name) && !["S9", "S11"].contains(name)).copied().collect();
+            let held: Vec<&str> = known.iter().filter(|name| is_held(name)).copied().collect();
+            motion(recipe, set.mocap(&train)?, set.mocap(&held)?, held_names(&held), is_test)
+        }
+        DataKind::MotionBert => motion_bert(recipe, data),
+        DataKind::ClipFolder => clip_folder(recipe, data),
+        DataKind::Mpi3dhp => mpi_inf_3dhp(recipe, data),
+    }
+}
+
+/// Subjects to validate on, and whether they are those of the test set.
+fn held_out(recipe: &Recipe, test: &[&str]) -> (Vec<String>, bool) {
+    let config = &recipe.data;
+    if config.validate_on_test {
+        return (test.iter().map(|&name| name.to_owned()).collect(), true);
+    }
+    let named = &config.validation_subjects;
+    (if named.is_empty() { vec![config.kind.held_out().to_owned()] } else { named.clone() }, false)
+}
+
+fn held_names(names: &[&str]) -> String {
+    let names: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn motion(recipe: &Recipe, train: MocapSet, held: MocapSet, description: String, is_test: bool) -> Result<RunData> {
+    let source = Arc::new(ClipSampler::new(Arc::new(train), recipe.sampler_options())?);
+    let noise = recipe.data.noise.recipe();
+    let options =
+        EvaluationOptions { cameras: recipe.data.cameras.clone(), noisy: vec![noise.is_some()], noise: noise.unwrap_or_default(), seed: 0 };
+    let measure = Measure::MotionCapture(EvaluationSet::new(&held, &options)?);
+    let clips = Arc::new(ClipSampler::new(Arc::new(held), recipe.sampler_options())?);
+    Ok(RunData { source, validation: Validation { measure, clips, description, is_test } })
+}
+
+/// How clips of the field's sets are made, for training and for validation.
+fn clip_options(recipe: &Recipe) -> [ClipOptions; 2] {
+    let of = |flip: f32| ClipOptions {
+        dim_in: recipe.model.dim_in,
+        root_relative: recipe.data.root_relative,
+        flip,
+        seed: recipe.train.seed,
+    };
+    [of(recipe.data.flip), of(0.0)]
+}
+
+fn motion_bert(recipe: &Recipe, data: &Path) -> Result<RunData> {
+    let path = file(data, H36M_FILE)?;
+    let (n_frames, stride) = (recipe.model.n_frames, recipe.data.stride);
+    let [training, plain] = clip_options(recipe);
+    let train = Arc::new(MotionBert::open(&path, Half::Train)?);
+    let all = || MotionBertClips::new(train.clone(), n_frames, stride, training);
+    if recipe.data.validate_on_test {
+        let test = Arc::new(MotionBert::open(&path, Half::Test)?);
+        let clips = Arc::new(MotionBertClips::new(test.clone(), n_frames, Some(n_frames), plain)?);
+        // labels with their roots are the original report's, and so is then its figure
+        let measure = if recipe.data.root_relative { Measure::H36m(test) } else { Measure::Clips };
+        let validation = Validation { measure, clips, description: "subjects 9 and 11, the test set".into(), is_test: true };
+        return Ok(RunData { source: Arc::new(all()?), validation });
+    }
+    let (held, _) = held_out(recipe, &[]);
+    let is_held = |subject: &str| held.iter().any(|h| h == subject);
+    let clips = MotionBertClips::new(train.clone(), n_frames, Some(n_frames), plain)?.of_subjects(is_held)?;
+    let source = all()?.of_subjects(|subject| !is_held(subject))?;
+    let validation = Validation { measure: Measure::Clips, clips: Arc::new(clips), description: held.join(", "), is_test: false };
+    Ok(RunData { source: Arc::new(source), validation })
+}
+
+fn clip_folder(recipe: &Recipe, data: &Path) -> Result<RunData> {
+    ensure!(data.is_dir(), "{}: no such folder; --data names a clip folder such as H36M-243", data.display());
+    let [training, plain] = clip_options(recipe);
+    let train = data.join("train");
+    let (source, clips, description) = if recipe.data.validate_on_test {
+        (ClipFolder::open(&train, training)?, ClipFolder::open(&data.join("test"), plain)?, "the clips of the folder test".to_owned())
+    } else {
+        let share = recipe.data.validation_share;
+        let (source, clips) = (ClipFolder::open(&train, training)?.first(1.0 - share)?, ClipFolder::open(&train, plain)?.last(share)?);
+        (source, clips, format!("the last {:.0} % of the training clips", 100.0 * share))
+    };
+    for clips in [&source, &clips] {
+        ensure!(
+            clips.frames() == recipe.model.n_frames,
+            "{}: the clips have {} frames and model.n_frames is {}: they must agree",
+            data.display(),
+            clips.frames(),
+            recipe.model.n_frames
+        );
+    }
+    let validation = Validation { measure: Measure::Clips, clips: Arc::new(clips), description, is_test: recipe.data.validate_on_test };
+    Ok(RunData { source: Arc::new(source), validation })
+}
+
+fn mpi_inf_3dhp(recipe: &Recipe, data: &Path) -> Result<RunData> {
+    let set = Arc::new(Mpi3dhp::open_train(&file(data, MPI_INF_3DHP_TRAIN_FILE)?)?);
+    let (n_frames, stride) = (recipe.model.n_frames, recipe.data.stride);
+    let [training, plain] = clip_options(recipe);
+    let (held, _) = held_out(recipe, &[]);
+    let is_held = |subject: &str| held.iter().any(|h| h == subject);
+    let all = Mpi3dhpClips::new(set.clone(), n_frames, stride, training)?;
+    if recipe.data.validate_on_test {
+        let folder = if data.is_dir() { data.to_owned() } else { data.with_file_name("") };
+        let test = Arc::new(Mpi3dhp::open_test(&file(&folder, MPI_INF_3DHP_TEST_FILE)?)?);
+        let clips = Arc::new(InH36mOrder(Mpi3dhpClips::new(test.clone(), n_frames, Some(n_frames), plain)?));
+        let validation = Validation { measure: Measure::Mpi3dhp(test), clips, description: "the test set".into(), is_test: true };
+        return Ok(RunData { source: Arc::new(InH36mOrder(all)), validation });
+    }
+    let clips = Mpi3dhpClips::new(set, n_frames, Some(n_frames), plain)?.of_subjects(is_held)?;
+    let validation =
+        Validation { measure: Measure::Clips, clips: Arc::new(InH36mOrder(clips)), description: held.join(", "), is_test: false };
+    Ok(RunData { source: Arc::new(InH36mOrder(all.of_subjects(|subject| !is_held(subject))?)), validation })
+}
+
+/// MPI-INF-3DHP's clips with their joints in the order that our models say they take.
+struct InH36mOrder(Mpi3dhpClips);
+
+impl SampleSource for InH36mOrder {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn frames(&self) -> usize {
+        self.0.frames()
+    }
+    fn dim_in(&self) -> usize {
+        self.0.dim_in()
+    }
+    fn seed(&self) -> u64 {
+        self.0.seed()
+    }
+    fn sample(&self, epoch: u64, index: usize) -> Result<Sample, datasets::Error> {
+        let sample = self.0.sample(epoch, index)?;
+        let input = reorder(&sample.input, self.dim_in(), &MPI_INF_3DHP);
+        Ok(Sample { input, label: reorder(&sample.label, 3, &MPI_INF_3DHP), truth: None })
+    }
+}
+
+impl Validation {
+    /// Measures a lifter.
+    ///
+    /// # Errors
+    /// A clip that cannot be made or read.
+    pub fn measure(&self, lifter: &Lifter, recipe: &Recipe) -> Result<Validated> {
+        let asking = Asking {
+            n_frames: recipe.model.n_frames,
+            dim_in: recipe.model.dim_in,
+            flip: recipe.train.validate_with_flip,
+            batch: BATCH,
+            root_relative: recipe.data.root_relative,
+        };
+        match &self.measure {
+            Measure::MotionCapture(set) => {
+                let windowing = Windowing {
+                    overlap: 0, // half the time of the evaluator's overlap, the same order of checkpoints
+                    flip: recipe.train.validate_with_flip,
+                    ..crate::train::windowing(recipe)
+                };
+                let report = evaluate_lifter(lifter, set, &windowing)?;
+                let figures = report.mean(recipe.data.noise.recipe().is_some()).context("validation has no clips")?;
+                let (error, figures) = (figures.mpjpe_root_depth_mm, serde_json::to_value(figures)?);
+                Ok(Validated { error, chosen_by: "mpjpe_root_depth_mm", figures, conditions: Some(report) })
+            }
+            Measure::H36m(set) => {
+                let report = evaluate_h36m(set, &asking, frame_predictor(lifter, Normalisation::Frame))?;
+                let figures = json!({
+                    "frames": report.frames,
+                    "mpjpe_mm": report.mpjpe_mm,
+                    "p_mpjpe_mm": report.p_mpjpe_mm,
+                    "n_mpjpe_mm": report.n_mpjpe_mm,
+                    "mpjve_mm": report.mpjve_mm_per_frame,
+                });
+                Ok(Validated { error: report.mpjpe_mm, chosen_by: "mpjpe_mm", figures, conditions: None })
+            }
+            Measure::Mpi3dhp(set) => {
+                let predict = in_h36m_order(frame_predictor(lifter, Normalisation::Frame), asking.dim_in);
+                let report = evaluate_3dhp(set, &asking, predict)?;
+                let figures = json!({
+                    "frames": report.frames,
+                    "mpjpe_mm": report.mpjpe_mm,
+                    "p_mpjpe_mm": report.p_mpjpe_mm,
+                    "pck_percent": report.pck_percent,
+                    "auc_percent": report.auc_percent,
+                });
+                Ok(Validated { error: report.mpjpe_mm, chosen_by: "mpjpe_mm", figures, conditions: None })
+            }
+            Measure::Clips => {
+                let mut predict = frame_predictor(lifter, Normalisation::Frame);
+                let error = original_report_px(&*self.clips, BATCH, |input, clips| {
+                    let mut output = predict(input, clips)?;
+                    if recipe.data.root_relative {
+                        output.chunks_exact_mut(JOINTS * 3).for_each(|pose| pose[..3].fill(0.0));
+                    }
+                    Ok::<_, pose::Error>(output)
+                })?;
+                let figures = json!({ "clips": self.clips.len(), "image_space_error_px": error });
+                Ok(Validated { error, chosen_by: "image_space_error_px", figures, conditions: None })
+            }
+        }
+    }
+
+    /// Predictions for the middle frames of some clips, spread over the validation set, with their truth.
+    ///
+    /// # Errors
+    /// A clip that cannot be made or read.
+    pub fn look(&self, lifter: &Lifter, count: usize) -> Result<Vec<Figure>> {
+        let (frames, dim_in, all) = (self.clips.frames(), self.clips.dim_in(), self.clips.len());
+        let count = count.min(all);
+        (0..count)
+            .map(|k| {
+                let index = (2 * k + 1) * all / (2 * count);
+                let sample = self.clips.sample(0, index)?;
+                let x = lifter.tensor(&sample.input, [1, frames, JOINTS, dim_in]);
+                let output = values(&lifter.predict(&x, false).to_device(tch::Device::Cpu).to_kind(tch::Kind::Float));
+                let middle = frames / 2 * JOINTS;
+                let at = |all: &[f32], channels: usize, j: usize, c: usize| all[(middle + j) * channels + c];
+                let pose = |all: &[f32]| std::array::from_fn(|j| std::array::from_fn(|c| at(all, 3, j, c)));
+                let keypoint = |j: usize| {
+                    let confidence = if dim_in == 3 { at(&sample.input, 3, j, 2) } else { 1.0 };
+                    Keypoint::new(at(&sample.input, dim_in, j, 0), at(&sample.input, dim_in, j, 1), confidence.clamp(0.0, 1.0))
+                };
+                Ok(Figure {
+                    caption: format!("clip {index}, frame {}", frames / 2),
+                    keypoints: Some(std::array::from_fn(keypoint)),
+                    pose: Some(pose(&output)),
+                    truth: Some(pose(&sample.label)),
+                })
+            })
+            .collect()
+    }
+}
