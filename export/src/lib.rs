@@ -1,6 +1,7 @@
 //! Writes lifters as ONNX, checks them, converts the TFLite detector.
 
 pub mod check;
+pub mod inspect;
 pub mod lifter;
 pub mod live;
 pub mod onnx;

@@ -17,6 +17,7 @@ struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Onnx(cli::onnx::Args),
+    Inspect(cli::inspect::Args),
     Tflite(cli::tflite::Args),
 }
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         .init();
     let result = match &args.command {
         Command::Onnx(args) => cli::onnx::run(args),
+        Command::Inspect(args) => cli::inspect::run(args),
         Command::Tflite(args) => cli::tflite::run(args),
     };
     match result {

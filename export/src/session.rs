@@ -1,6 +1,9 @@
 //! Any recorded model in ONNX Runtime, to check it.
 
-use ort::{session::Session as OrtSession, value::TensorRef};
+use ort::{
+    session::Session as OrtSession,
+    value::{PrimitiveTensorElementType, TensorRef},
+};
 use prost::Message as _;
 
 use crate::onnx::proto::ModelProto;
@@ -61,6 +64,21 @@ impl Session {
     /// # Errors
     /// [`Error::Engine`].
     pub fn run(&mut self, inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Array>, Error> {
+        self.run_for::<f32>(inputs)
+    }
+
+    /// The same where the outputs are whole numbers.
+    ///
+    /// # Errors
+    /// [`Error::Engine`].
+    pub fn run_for_integers(&mut self, inputs: &[(&str, &[usize], &[f32])]) -> Result<Vec<Vec<i64>>, Error> {
+        Ok(self.run_for::<i64>(inputs)?.into_iter().map(|(_, values)| values).collect())
+    }
+
+    fn run_for<V: PrimitiveTensorElementType + Clone>(
+        &mut self,
+        inputs: &[(&str, &[usize], &[f32])],
+    ) -> Result<Vec<(Vec<usize>, Vec<V>)>, Error> {
         let inputs = inputs
             .iter()
             .map(|(name, shape, values)| Ok((*name, TensorRef::from_array_view((shape.to_vec(), *values))?)))
@@ -69,7 +87,7 @@ impl Session {
         outputs
             .values()
             .map(|output| {
-                let (shape, values) = output.try_extract_tensor::<f32>()?;
+                let (shape, values) = output.try_extract_tensor::<V>()?;
                 Ok((shape.iter().map(|&n| usize::try_from(n).unwrap_or(0)).collect(), values.to_vec()))
             })
             .collect()

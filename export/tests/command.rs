@@ -234,3 +234,39 @@ fn a_missing_engine_is_one_sentence() {
     );
     assert_eq!(files_in(folder.path()), before);
 }
+
+fn inspect(arguments: &[&str]) -> Output {
+    Command::cargo_bin("export").unwrap().arg("inspect").args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_model_is_inspected() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/clip-xs.onnx");
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let output = inspect(&[&[model, "--json"], arguments].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (one, four) = (json(&[]), json(&["--size", "batch=4"]));
+    let total = |report: &serde_json::Value| report["total_macs"].as_u64().unwrap();
+    assert_eq!(total(&four), 4 * total(&one), "the work grows with the batch");
+    assert_eq!(one["contents"]["metadata"]["skeleton"], "h36m17");
+    let scans = one["contents"]["operators"]["poselift.ssm.SelectiveScan"].as_u64().unwrap();
+    let config: toml::Table = one["contents"]["metadata"]["config_toml"].as_str().unwrap().parse().unwrap();
+    let size = |key: &str| config[key].as_integer().unwrap() as u64;
+    assert_eq!(scans, size("n_layers"));
+    let frames = one["contents"]["metadata"]["frames"].as_u64().unwrap();
+    let by_hand = 4 * scans * 17 * frames * 2 * size("dim_feat") * 16; // 17 sequences, E = 2 C channels, 16 states
+    assert_eq!(one["macs"]["by_operator"]["poselift.ssm.SelectiveScan"], by_hand);
+
+    let output = inspect(&[model]);
+    assert!(text(&output.stdout).contains("Multiply-accumulates"), "{}", text(&output.stdout));
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    for (arguments, expected) in
+        [(vec![readme], "no ONNX model"), (vec!["absent.onnx"], "cannot read absent.onnx"), (vec![model, "--size", "batch=x"], "NAME=SIZE")]
+    {
+        let output = inspect(&arguments);
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+    }
+}

@@ -1,4 +1,5 @@
 //! The subcommands of `export`: one module each, with its arguments and its `run`.
 
+pub mod inspect;
 pub mod onnx;
 pub mod tflite;
