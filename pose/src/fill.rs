@@ -1,6 +1,6 @@
-//! Missing keypoints over time.
+//! Missing keypoints over time: in a clip ([`fill_missing`]) and in a stream ([`CausalFill`]).
 
-use crate::{Error, JOINTS, Keypoint, Keypoints17, keypoints::check_times, skeleton};
+use crate::{Error, JOINTS, Keypoint, Keypoints17, MAX_COORDINATE_PX, keypoints::check_times, skeleton};
 
 /// Gives every missing keypoint (confidence 0) a position and leaves its confidence at 0, so that a network that reads
 /// confidences still knows.
@@ -66,6 +66,71 @@ fn nearest_present(joint: usize, present: &[bool; JOINTS]) -> usize {
     joint
 }
 
+/// [`fill_missing`] for a stream: it knows no later frame.
+///
+/// * A missing joint goes along with the nearest joint of the skeleton that is seen, as far from it as it last was.
+/// * Where no joint is seen, all stay where they are.
+/// * A joint that has not been seen yet sits on its nearest one that is.
+///
+/// Confidences of filled joints stay 0.
+#[derive(Clone, Debug, Default)]
+pub struct CausalFill {
+    /// Where each joint was in the last frame, seen or filled; `None` before the first.
+    last_px: Option<[[f32; 2]; JOINTS]>,
+    /// Which joints have been seen so far.
+    known: [bool; JOINTS],
+}
+
+impl CausalFill {
+    /// The frame with a position for every joint; `None` as long as no joint at all has been seen.
+    pub fn push(&mut self, frame: &Keypoints17) -> Option<Keypoints17> {
+        let seen: [bool; JOINTS] = std::array::from_fn(|j| !frame[j].is_missing());
+        let Some(last_px) = self.last_px else {
+            if !seen.contains(&true) {
+                return None;
+            }
+            let filled =
+                std::array::from_fn(|j| if seen[j] { frame[j] } else { unseen_at(position_px(&frame[nearest_present(j, &seen)])) });
+            return Some(self.remember(filled, &seen));
+        };
+        // an offset can be taken only from a joint whose place was known before this frame
+        let anchors: [bool; JOINTS] = std::array::from_fn(|j| seen[j] && self.known[j]);
+        let fill = |j: usize| {
+            if !self.known[j] && seen.contains(&true) {
+                return position_px(&frame[nearest_present(j, &seen)]);
+            }
+            if !anchors.contains(&true) {
+                return last_px[j];
+            }
+            let anchor = nearest_present(j, &anchors);
+            let now_px = position_px(&frame[anchor]);
+            let along = |k: usize| (last_px[j][k] + now_px[k] - last_px[anchor][k]).clamp(-MAX_COORDINATE_PX, MAX_COORDINATE_PX);
+            [along(0), along(1)]
+        };
+        let filled = std::array::from_fn(|j| if seen[j] { frame[j] } else { unseen_at(fill(j)) });
+        Some(self.remember(filled, &seen))
+    }
+
+    fn remember(&mut self, filled: Keypoints17, seen: &[bool; JOINTS]) -> Keypoints17 {
+        self.last_px = Some(filled.map(|keypoint| position_px(&keypoint)));
+        (0..JOINTS).for_each(|j| self.known[j] |= seen[j]);
+        filled
+    }
+
+    /// Forgets what it has seen, for instance because another person follows.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn position_px(keypoint: &Keypoint) -> [f32; 2] {
+    [keypoint.x_px, keypoint.y_px]
+}
+
+fn unseen_at([x_px, y_px]: [f32; 2]) -> Keypoint {
+    Keypoint { x_px, y_px, confidence: 0.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +176,43 @@ mod tests {
         assert!(fill_missing(&mut moving(2), &[0.0]).is_err());
         assert!(fill_missing(&mut moving(2), &[1.0, 1.0]).is_err());
         assert!(fill_missing(&mut [], &[]).is_err());
+    }
+
+    #[test]
+    fn a_stream_moves_missing_joints_along() {
+        let mut fill = CausalFill::default();
+        assert_eq!(fill.push(&[Keypoint::MISSING; JOINTS]), None);
+        let at = |x_px: f32| -> Keypoints17 { std::array::from_fn(|j| Keypoint::new(x_px + j as f32, 2.0 * j as f32, 0.8)) };
+        let mut first = at(100.0);
+        first[3] = Keypoint::MISSING; // the right foot is not in the picture yet
+        let filled = fill.push(&first).unwrap();
+        assert_eq!(filled[3], Keypoint { confidence: 0.0, ..first[2] }, "it sits on the knee");
+        assert_eq!(filled[4], first[4]);
+
+        let mut next = at(150.0);
+        next[16] = Keypoint::MISSING; // a wrist is hidden: it goes along with its elbow
+        assert_eq!(fill.push(&next).unwrap()[16], Keypoint { confidence: 0.0, ..at(150.0)[16] });
+        assert_eq!(fill.push(&next).unwrap()[3], at(150.0)[3], "seen is seen");
+
+        // nobody: all stay
+        let held = fill.push(&[Keypoint::MISSING; JOINTS]).unwrap();
+        assert!(held.iter().zip(at(150.0)).all(|(h, k)| (h.x_px, h.y_px, h.confidence) == (k.x_px, k.y_px, 0.0)));
+        // and one joint that comes back takes the others along
+        let mut one = [Keypoint::MISSING; JOINTS];
+        one[8] = at(180.0)[8];
+        assert_eq!(fill.push(&one).unwrap()[16].x_px, at(180.0)[16].x_px);
+        fill.reset();
+        assert_eq!(fill.push(&[Keypoint::MISSING; JOINTS]), None);
+    }
+
+    #[test]
+    fn a_stream_stays_within_bounds_whatever_comes() {
+        let mut fill = CausalFill::default();
+        for t in 0..200 {
+            let mut frame = [Keypoint::MISSING; JOINTS];
+            let side = if t % 2 == 0 { MAX_COORDINATE_PX } else { -MAX_COORDINATE_PX };
+            frame[t % JOINTS] = Keypoint::new(side, -side, 1.0);
+            assert!(fill.push(&frame).unwrap().iter().all(Keypoint::is_valid));
+        }
     }
 }

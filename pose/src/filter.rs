@@ -214,6 +214,15 @@ impl BoneProjection {
         Ok(Self { lengths: lengths.map(f64::from), directions: [Vector3::x(); N_BONES] })
     }
 
+    /// Other lengths from now on, as a stream comes to know them better.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; the old ones then stay.
+    pub fn set_lengths(&mut self, lengths: &[f32; N_BONES]) -> Result<(), Error> {
+        self.lengths = Self::new(lengths)?.lengths;
+        Ok(())
+    }
+
     /// The pose with these lengths.
     pub fn push(&mut self, pose: &Pose3) -> Pose3 {
         let mut joints = [Vector3::zeros(); JOINTS];
@@ -387,6 +396,9 @@ mod tests {
         stream.push(&straight);
         pose[16] = [f32::NAN; 3];
         assert!(distance(stream.push(&pose)[16], straight[16]) < 1e-3);
+        assert!(stream.set_lengths(&[f32::NAN; N_BONES]).is_err());
+        stream.set_lengths(&[7.0; N_BONES]).unwrap();
+        assert!(skeleton::bone_lengths(&stream.push(&straight)).iter().all(|length| (length - 7.0).abs() < 1e-3));
     }
 
     proptest! {

@@ -15,6 +15,7 @@ pub mod fill;
 pub mod filter;
 pub mod joint_map;
 mod keypoints;
+pub mod live;
 pub mod metadata;
 pub mod metrics;
 pub mod normalise;

@@ -101,6 +101,49 @@ impl ImageTransform {
     }
 }
 
+/// A box's centre moves at most so many half sizes a second in a stream, see [`BoxFollower`]. A runner who crosses the picture
+/// makes two to three.
+pub const BOX_SHIFT_PER_S: f64 = 4.0;
+/// The logarithm of a box's size changes at most so much a second in a stream.
+pub const BOX_GROWTH_PER_S: f64 = 1.5;
+
+/// The box of a stream. It is the box that the stream's window asks for ([`ImageTransform::person_box`]), but drifts at most by
+/// [`BOX_SHIFT_PER_S`] and [`BOX_GROWTH_PER_S`]: one keypoint far off does not throw the whole input about.
+#[derive(Clone, Debug, Default)]
+pub struct BoxFollower {
+    current: Option<ImageTransform>,
+}
+
+impl BoxFollower {
+    /// The box now: `target` itself where that is within reach after `elapsed_s` seconds, and always the first time.
+    pub fn push(&mut self, target: ImageTransform, elapsed_s: f64) -> ImageTransform {
+        let next = self.current.map_or(target, |current| toward(&current, target, elapsed_s.max(0.0)));
+        self.current = Some(next);
+        next
+    }
+
+    /// Forgets the box: the next one is taken as it is.
+    pub fn reset(&mut self) {
+        self.current = None;
+    }
+}
+
+/// As far from `current` to `target` as the rates allow.
+fn toward(current: &ImageTransform, target: ImageTransform, elapsed_s: f64) -> ImageTransform {
+    let factor = (BOX_GROWTH_PER_S * elapsed_s).exp() as f32;
+    let (smallest, largest) = (current.half_size_px / factor, current.half_size_px * factor);
+    // a factor that overflows bounds nothing
+    let half_size_px = if largest.is_finite() { target.half_size_px.clamp(smallest, largest) } else { target.half_size_px };
+    let reach_px = BOX_SHIFT_PER_S * elapsed_s * f64::from(current.half_size_px);
+    let shift_px = [0, 1].map(|k| f64::from(target.centre_px[k]) - f64::from(current.centre_px[k]));
+    let distance_px = shift_px[0].hypot(shift_px[1]);
+    let centre_px = match distance_px <= reach_px {
+        true => target.centre_px,
+        false => [0, 1].map(|k| (f64::from(current.centre_px[k]) + shift_px[k] * reach_px / distance_px) as f32),
+    };
+    ImageTransform { centre_px, half_size_px }
+}
+
 /// Corners (least, greatest) of the box around keypoints of at least this confidence.
 fn bounds_px(window: &[Keypoints17], confidence: f32) -> Option<([f32; 2], [f32; 2])> {
     let confident = window.iter().flatten().filter(|k| k.confidence >= confidence);
@@ -197,6 +240,26 @@ mod tests {
         let missing = [[Keypoint::MISSING; JOINTS]; 2];
         assert_eq!(ImageTransform::person_box(&missing), Err(Error::NoConfidentKeypoint { frames: 2 }));
         assert_eq!(ImageTransform::person_box(&[]), Err(Error::NoConfidentKeypoint { frames: 0 }));
+    }
+
+    #[test]
+    fn a_box_follows_at_a_bounded_rate() {
+        let at = |x_px: f32, half_size_px: f32| ImageTransform { centre_px: [x_px, 0.0], half_size_px };
+        let mut follower = BoxFollower::default();
+        assert_eq!(follower.push(at(100.0, 50.0), 0.0), at(100.0, 50.0));
+        assert_eq!(follower.push(at(105.0, 51.0), 1.0 / 30.0), at(105.0, 51.0), "within reach: as it is, bit for bit");
+        // an outlier for one frame of 30
+        let thrown = follower.push(at(5000.0, 2500.0), 1.0 / 30.0);
+        assert!((thrown.centre_px[0] - 105.0 - 51.0 * 4.0 / 30.0).abs() < 0.01, "{thrown:?}");
+        assert!((thrown.half_size_px - 51.0 * (1.5f32 / 30.0).exp()).abs() < 0.01, "{thrown:?}");
+        // and given time, it arrives
+        for _ in 0..1000 {
+            follower.push(at(-700.0, 10.0), 1.0 / 30.0);
+        }
+        assert_eq!(follower.push(at(-700.0, 10.0), 1.0 / 30.0), at(-700.0, 10.0));
+        assert_eq!(follower.push(at(9.0, 9.0), f64::INFINITY), at(9.0, 9.0));
+        follower.reset();
+        assert_eq!(follower.push(at(1.0, 1.0), 0.0), at(1.0, 1.0));
     }
 
     #[test]

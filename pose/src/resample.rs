@@ -30,8 +30,12 @@ pub fn uniform_times(times_s: &[f64], fps: f64) -> Result<Vec<f64>, Error> {
 /// # Errors
 /// [`Error::NoFrames`], [`Error::WrongLength`], [`Error::BadTime`].
 pub fn keypoints(frames: &[Keypoints17], times_s: &[f64], at_s: &[f64]) -> Result<Vec<Keypoints17>, Error> {
-    let blend = |a: &Keypoints17, b: &Keypoints17, s: f32| std::array::from_fn(|j| mix(a[j], b[j], s));
-    sample(frames, times_s, at_s, blend)
+    sample(frames, times_s, at_s, keypoints_between)
+}
+
+/// The frame between two, at `share` (0..=1) of the way from `before` to `after`; see [`keypoints`].
+pub fn keypoints_between(before: &Keypoints17, after: &Keypoints17, share: f32) -> Keypoints17 {
+    std::array::from_fn(|j| mix(before[j], after[j], share))
 }
 
 /// A whole clip at a constant rate.

@@ -70,7 +70,7 @@ pub const DEPTH_BANDWIDTH_S: f64 = 0.25;
 const MIN_RELATIVE_DEPTH: f32 = 0.05;
 
 /// Number of bones.
-const N_BONES: usize = BONES.len();
+pub(crate) const N_BONES: usize = BONES.len();
 
 /// What the size of a person is known from.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -317,7 +317,7 @@ pub fn extrinsics_from_person(camera_mm: &[Pose3], height_m: f32) -> Extrinsics 
 
 /// The rotation `world_from_camera` of a world with this up (in camera space) whose +y is where the camera looks. Its rows
 /// are the world's axes in the camera's coordinates.
-fn axes_around(up: Vector3<f64>) -> Matrix3<f64> {
+pub(crate) fn axes_around(up: Vector3<f64>) -> Matrix3<f64> {
     let away = Vector3::z();
     let forward = (away - away.dot(&up) * up).normalize();
     let right = forward.cross(&up);
@@ -408,7 +408,7 @@ pub(crate) fn check_poses(poses: &[Pose3]) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_transforms(transforms: &[ImageTransform], root_px: &[[f32; 2]]) -> Result<(), Error> {
+pub(crate) fn check_transforms(transforms: &[ImageTransform], root_px: &[[f32; 2]]) -> Result<(), Error> {
     let sensible = |v: &f32| v.abs() <= 10.0 * MAX_COORDINATE_PX;
     if let Some(bad) = transforms.iter().find(|t| !(t.half_size_px > 0.0 && sensible(&t.half_size_px))) {
         return Err(Error::out_of_range("half size of an image transform", "pixels above 0", bad.half_size_px));
@@ -430,7 +430,7 @@ fn given_depths(depth_mm: &[f32], frames: usize) -> Result<Vec<f32>, Error> {
 }
 
 /// Millimetres that one unit of the clip's bone lengths stands for.
-fn millimetres_per_unit(scale: &Scale, bones: &[f64; N_BONES]) -> Result<f64, Error> {
+pub(crate) fn millimetres_per_unit(scale: &Scale, bones: &[f64; N_BONES]) -> Result<f64, Error> {
     let (known_mm, known_units) = match scale {
         Scale::BoneLengths { lengths_mm } => {
             if lengths_mm.iter().any(|l| !l.is_finite() || *l < 0.0) || lengths_mm.iter().all(|l| *l == 0.0) {
@@ -485,7 +485,7 @@ fn bones_and_depths(at_depth_1: &[Pose3]) -> ([f64; N_BONES], Vec<Option<f64>>) 
 }
 
 /// How much of each bone lies across the line of sight, squared (0..=1), and never nothing.
-fn share_across(pose: &Pose3) -> [f64; N_BONES] {
+pub(crate) fn share_across(pose: &Pose3) -> [f64; N_BONES] {
     BONES.map(|(parent, child)| {
         let point = |j: usize| Vector3::from(pose[j]).cast::<f64>();
         let (bone, sight) = (point(child) - point(parent), point(parent).normalize());
@@ -496,7 +496,7 @@ fn share_across(pose: &Pose3) -> [f64; N_BONES] {
 }
 
 /// The same bone of the other side.
-fn twin_bone(b: usize) -> usize {
+pub(crate) fn twin_bone(b: usize) -> usize {
     skeleton::flip_index()[b + 1] - 1
 }
 
@@ -507,8 +507,8 @@ fn smooth_depths(depths: &[Option<f64>], times_s: &[f64]) -> Vec<f64> {
     smooth::lowess(times_s, &logs, &weights, DEPTH_BANDWIDTH_S).iter().map(|log| log.exp()).collect()
 }
 
-/// Huber mean of the joints' votes for the root's pixel; `None` without a keypoint.
-fn root_of_frame_px(pose25: &Pose3, transform: &ImageTransform, keypoints: &Keypoints17) -> Option<[f32; 2]> {
+/// The root's pixel in one frame: the Huber mean of its joints' votes, see [`root_path_px`]; `None` without a keypoint.
+pub fn root_of_frame_px(pose25: &Pose3, transform: &ImageTransform, keypoints: &Keypoints17) -> Option<[f32; 2]> {
     const ROUNDS: usize = 5;
     let votes: Vec<([f64; 2], f64)> = pose25
         .iter()

@@ -3,6 +3,7 @@
 use pose::{
     Error, ImageSize, JOINTS, Keypoint, Keypoints17, Pose3, ROOT,
     camera::{Extrinsics, Intrinsics},
+    live::{CausalPlacer, WorldFollower},
     metrics,
     normalise::{ImageTransform, Normalisation},
     window,
@@ -88,6 +89,17 @@ fn walker_seen() -> Seen {
 impl Seen {
     fn place(&self, scale: &Scale) -> Result<PlacedClip, Error> {
         world::place_clip(&self.pose25, &self.transforms, &self.root_px, &self.times_s, &self.intrinsics, scale)
+    }
+
+    /// Frame by frame, looking at no later one: camera space and where the camera stands.
+    fn place_live(&self, scale: Scale) -> (Vec<Pose3>, Vec<Extrinsics>) {
+        let mut placer = CausalPlacer::new(IMAGE, Some(self.intrinsics), scale).unwrap();
+        let mut world = WorldFollower::default();
+        let push = |t: usize| {
+            let placed = placer.push(self.times_s[t], &self.pose25[t], &self.transforms[t], self.root_px[t]).unwrap();
+            (placed.camera_mm, world.push(self.times_s[t], &placed.camera_mm, placed.height_m))
+        };
+        (0..self.pose25.len()).map(push).unzip()
     }
 
     fn true_depths(&self) -> Vec<f32> {
@@ -308,6 +320,47 @@ fn one_frame_is_a_clip() {
     assert!(largest_relative_error(&placed.root_depth_mm, &seen.true_depths()) < 0.01);
 }
 
+fn depths(camera_mm: &[Pose3]) -> Vec<f32> {
+    camera_mm.iter().map(|pose| pose[ROOT][2]).collect()
+}
+
+#[test]
+fn a_stream_is_placed_as_a_clip_is() {
+    let height = Scale::Height { height_m: height_m(&walker(1)[0]) };
+    let seen = walker_seen();
+    let (placed, world) = seen.place_live(height.clone());
+    // the proportions are the walker's own after a second or two
+    let error = |from: usize| largest_relative_error(&depths(&placed)[from..], &seen.true_depths()[from..]);
+    assert!(error(0) < 0.06 && error(100) < 0.02, "{} {}", error(0), error(100));
+    let tilt = angle_deg(world[399].rotation[2], seen.extrinsics.rotation[2]);
+    assert!(tilt < 4.0, "up is {tilt} degrees off");
+
+    let seen = walker_seen().with_noise(2.0);
+    let (placed, world) = seen.place_live(height.clone());
+    let error = largest_relative_error(&depths(&placed)[100..], &seen.true_depths()[100..]);
+    assert!(error < 0.05, "{error}");
+    let jump_mm = depths(&placed).windows(2).map(|w| (w[1] - w[0]).abs()).fold(0.0, f32::max);
+    assert!(jump_mm < 60.0, "{jump_mm} mm from frame to frame, the walker does 15");
+    let turn_deg = world.windows(2).map(|w| angle_deg(w[0].rotation[2], w[1].rotation[2])).fold(0.0, f32::max);
+    assert!(turn_deg < 3.0, "the floor turns by {turn_deg} degrees from frame to frame");
+
+    let (placed, _) = seen.place_live(Scale::RootDepth { depth_mm: vec![4000.0] });
+    assert!(placed.iter().all(|pose| pose[ROOT][2] == 4000.0));
+}
+
+#[test]
+fn a_stream_shrugs_off_frames_where_the_lifter_fails() {
+    let mut seen = walker_seen();
+    let depths_mm = seen.true_depths();
+    for t in [50, 51, 200] {
+        seen.pose25[t] = seen.pose25[t].map(|p| p.map(|v| 0.3 * v)); // as if three times as far away
+    }
+    seen.pose25[300..305].fill([[0.0; 3]; JOINTS]); // all joints on the root
+    let (placed, _) = seen.place_live(Scale::Height { height_m: height_m(&walker(1)[0]) });
+    let error = largest_relative_error(&depths(&placed)[100..], &depths_mm[100..]);
+    assert!(error < 0.08, "{error}");
+}
+
 /// Real motion, with noise: figures for the record (`cargo test -p pose -- --nocapture real_motion`) and bounds.
 #[test]
 #[allow(clippy::print_stdout)] // figures are for people
@@ -347,5 +400,20 @@ fn real_motion_keeps_its_place() {
             floor.translation_mm[2] / 1000.0,
         );
         assert!(p95 < 0.06, "root depth is off by {p95}");
+
+        let (live, world) = seen.place_live(Scale::Height { height_m: pose::smooth::median(&mut heights) as f32 });
+        let found = self::depths(&live);
+        let mut errors: Vec<f64> = found.iter().zip(&depths).map(|(f, e)| f64::from((f / e - 1.0).abs())).collect();
+        let (median, p95) = (pose::smooth::median(&mut errors), pose::smooth::quantile(&mut errors, 0.95));
+        let last = world.last().expect("a clip has frames");
+        println!(
+            "      as a stream: {:.1} % (median), {:.1} % (95th percentile); largest step {:.0} mm; up off by {:.1} degrees, camera at {:.2} m",
+            100.0 * median,
+            100.0 * p95,
+            step(&found),
+            angle_deg(last.rotation[2], seen.extrinsics.rotation[2]),
+            last.translation_mm[2] / 1000.0,
+        );
+        assert!(p95 < 0.10, "root depth of the stream is off by {p95}");
     }
 }
