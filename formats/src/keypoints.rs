@@ -28,11 +28,14 @@
 //! | `skeleton` | text, optional | as above; without it 25, 26, 33 and 133 joints say themselves whose they are, and 17 are refused: they may be any of three |
 //!
 //! Both are mapped to the 17 joints of Human3.6M by [`pose::joint_map`]. [`write_json`] and [`write_npz`] write `h36m17` with
-//! `times_s`. What OpenPose and AlphaPose write is read by [`read_openpose`] and [`read_alphapose`].
+//! `times_s`. What OpenPose and AlphaPose write is read by [`read_openpose`] and [`read_alphapose`]. A live source writes one line of
+//! JSON for each frame: [`parse_line`].
 
 mod detectors;
+mod line;
 
 pub use detectors::{DetectorClip, PersonChoice, read_alphapose, read_openpose};
+pub use line::{LONGEST_STREAM_ID, LineEvent, StreamId, parse_line};
 
 use crate::aside::{read_file, write_aside};
 use crate::error::{Error, Result, refuse};
@@ -222,20 +225,28 @@ fn from_json(json: &Json) -> Result<KeypointClip> {
         (other, _) => refuse!("expected 'times_s' as a list of seconds, found {}", describe(other)),
     };
     let Json::Array(frames) = &json["frames"] else { refuse!("expected 'frames' as a list, found {}", describe(&json["frames"])) };
-    let frames = frames.iter().enumerate().map(|(index, frame)| json_frame(index, frame, source)).collect::<Result<Vec<_>>>()?;
+    let frames = frames.iter().enumerate().map(|(index, frame)| {
+        json_frame(frame, source).map_err(|error| match error {
+            // "frame 3, joint 5: ...", "frame 3: ..."
+            Error::Content(what) if what.starts_with("joint ") => Error::content(format!("frame {index}, {what}")),
+            Error::Content(what) => Error::content(format!("frame {index}: {what}")),
+            other => other,
+        })
+    });
+    let frames = frames.collect::<Result<Vec<_>>>()?;
     clip(source, image, times, &frames)
 }
 
-fn json_frame(frame: usize, json: &Json, source: Source) -> Result<Vec<Keypoint>> {
+fn json_frame(json: &Json, source: Source) -> Result<Vec<Keypoint>> {
     match json {
         Json::Null => Ok(vec![Keypoint::MISSING; source.joints()]),
         Json::Array(joints) if joints.len() == source.joints() => joints
             .iter()
             .enumerate()
-            .map(|(joint, json)| json_joint(json).map_err(|what| Error::content(format!("frame {frame}, joint {joint}: {what}"))))
+            .map(|(joint, json)| json_joint(json).map_err(|what| Error::content(format!("joint {joint}: {what}"))))
             .collect(),
-        Json::Array(joints) => refuse!("frame {frame}: expected {} joints for {source}, found {}", source.joints(), joints.len()),
-        other => refuse!("frame {frame}: expected a list of {} joints or null, found {}", source.joints(), describe(other)),
+        Json::Array(joints) => refuse!("expected {} joints for {source}, found {}", source.joints(), joints.len()),
+        other => refuse!("expected a list of {} joints or null, found {}", source.joints(), describe(other)),
     }
 }
 

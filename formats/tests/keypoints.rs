@@ -230,3 +230,36 @@ fn a_wrong_clip_is_not_written() {
     assert!(keypoints::write_npz(&path, &clip).is_err());
     assert!(!path.exists());
 }
+
+#[test]
+fn a_line_is_one_frame_of_one_stream() {
+    use formats::keypoints::{LineEvent, StreamId, parse_line};
+    let parse = |line: &Json| parse_line(line.to_string().as_bytes(), Source::H36m17);
+    let frame: Vec<Json> = (0..17).map(|j| if j == 4 { Json::Null } else { json!([j, 2.5]) }).collect();
+    let (id, event) = parse(&json!({"time_s": 1.25, "keypoints": frame, "id": "left", "other": [1]}));
+    assert_eq!(id, Some(StreamId::Text("left".into())));
+    let LineEvent::Frame { time_s, keypoints: Some(keypoints) } = event.unwrap() else { panic!("a frame") };
+    assert_eq!((time_s, keypoints[4], keypoints[5]), (1.25, Keypoint::MISSING, Keypoint::new(5.0, 2.5, 1.0)));
+    let (id, event) = parse(&json!({"time_s": -3, "keypoints": null, "id": -9}));
+    assert_eq!((id, event.unwrap()), (Some(StreamId::Number(-9)), LineEvent::Frame { time_s: -3.0, keypoints: None }));
+    let (id, event) = parse(&json!({"end": true}));
+    assert_eq!((id, event.unwrap()), (None, LineEvent::End));
+    // the stream is known where the rest is no good
+    let (id, event) = parse(&json!({"time_s": 1, "keypoints": [], "id": 7}));
+    assert_eq!(id, Some(StreamId::Number(7)));
+    assert!(event.unwrap_err().to_string().contains("expected 17 joints for h36m17, found 0"));
+    let (_, event) = parse(&json!({"time_s": 1, "id": 1.5}));
+    assert!(event.unwrap_err().to_string().contains("whole number"));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_line_or_a_sentence(bytes in vec(any::<u8>(), 0..200), text in "[\\[\\]{}\":,0-9a-z .eN-]{0,200}") {
+        for line in [&bytes[..], text.as_bytes()] {
+            if let (_, Err(error)) = keypoints::parse_line(line, Source::Coco17) {
+                let message = error.to_string();
+                prop_assert!(!message.contains('\n') && message.len() < 400, "{}", message);
+            }
+        }
+    }
+}
