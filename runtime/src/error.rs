@@ -127,6 +127,9 @@ pub enum Error {
     /// A clip that cannot be lifted.
     #[error("{0}")]
     Clip(String),
+    /// A frame that a stream does not take, or settings that it cannot work with.
+    #[error("{0}")]
+    Stream(String),
     /// A file beside the model that could not be read or written.
     #[error(transparent)]
     File(#[from] formats::Error),

@@ -1,6 +1,7 @@
-//! Runs lifters: engines, clips.
+//! Runs lifters: engines, clips, live streams.
 //!
 //! * [`Lifter`]: the keypoints of a clip in, 3D out, in millimetres. What most callers want.
+//! * [`LiftStream`]: the same live, frame by frame; [`StreamCore`] and [`run_due`]: many streams on one engine. How: [`stream`].
 //! * [`Engine`]: one ONNX file, raw tensors in and out.
 //! * [`init_onnxruntime`]: finds and loads the ONNX Runtime library; [`environment`] lends it to callers with other models.
 //!
@@ -12,9 +13,13 @@ mod engine;
 mod error;
 mod lifter;
 mod onnxruntime;
+pub mod stream;
 
 pub use clip::LiftedClip;
 pub use engine::{Device, Engine, EngineOptions, Port};
 pub use error::Error;
 pub use lifter::{Assumptions, LONGEST_PAUSE_S, LiftOptions, Lifter};
 pub use onnxruntime::{LIBRARY_VARIABLE, environment, init_onnxruntime, loaded_library};
+pub use stream::{
+    LiftStream, MAX_HOLD_S, MAX_TIME_S, MAX_WINDOWS_WAITING, StreamCore, StreamOptions, StreamPose, StreamStats, WindowModel, run_due,
+};

@@ -3,7 +3,7 @@
 use std::{ops::Range, path::Path};
 
 use pose::{
-    JOINTS, KeypointClip, Keypoints17, Pose3, ROOT,
+    ImageSize, JOINTS, KeypointClip, Keypoints17, Pose3, ROOT,
     camera::{DEFAULT_HORIZONTAL_FOV_DEG, Intrinsics},
     fill,
     metadata::ModelMetadata,
@@ -18,13 +18,13 @@ use crate::{Device, Engine, EngineOptions, Error, LiftedClip};
 /// A pause in the clip longer than this starts anew: no motion is made up across it, and no window looks over it.
 pub const LONGEST_PAUSE_S: f64 = 1.0;
 /// A clip whose every interval is within this share of the model's is taken as it is; resampling would only blur it.
-const RATE_TOLERANCE: f64 = 0.1;
+pub(crate) const RATE_TOLERANCE: f64 = 0.1;
 /// Most frames in one call of the engine, over all its windows: bounds the memory of a call.
 const FRAMES_PER_CALL_CPU: usize = 512;
 const FRAMES_PER_CALL_CUDA: usize = 8192;
 
 /// Values of one frame that windows are merged in: 17 joints (x, y, z), then the box (centre x, y, half size), all in pixels.
-const POSE_VALUES: usize = JOINTS * 3;
+pub(crate) const POSE_VALUES: usize = JOINTS * 3;
 const MERGED_VALUES: usize = POSE_VALUES + 3;
 
 /// What to take for a file that says nothing about itself (one that this project did not write).
@@ -247,7 +247,7 @@ impl Lifter {
             let mut transforms = Vec::with_capacity(chunk.len());
             for &(s, window) in chunk {
                 let keypoints = window.gather(&segments[s].keypoints);
-                let transform = self.transform(&keypoints, clip)?;
+                let transform = window_transform(self.normalisation, &keypoints, clip.image)?;
                 let channels = self.engine.channels();
                 inputs.push(normalise::network_input(&keypoints, &transform, channels).map_err(clip_error)?);
                 transforms.push(transform);
@@ -262,7 +262,7 @@ impl Lifter {
     }
 
     /// Windows in one call of the engine.
-    fn windows_per_call(&self, flip: bool) -> usize {
+    pub(crate) fn windows_per_call(&self, flip: bool) -> usize {
         let inputs_per_window = if flip { 2 } else { 1 };
         let inputs = match (self.engine.batch(), self.engine.device()) {
             (Some(fixed), _) => fixed,
@@ -272,19 +272,8 @@ impl Lifter {
         (inputs / inputs_per_window).max(1)
     }
 
-    /// The box of one window. Where the person is missing in all of it, positions were filled in: then they make the box.
-    fn transform(&self, keypoints: &[Keypoints17], clip: &KeypointClip) -> Result<ImageTransform, Error> {
-        let transform = self.normalisation.transform(keypoints, clip.image);
-        transform
-            .or_else(|_| {
-                let as_seen = |frame: &Keypoints17| frame.map(|k| pose::Keypoint { confidence: 1.0, ..k });
-                self.normalisation.transform(&keypoints.iter().map(as_seen).collect::<Vec<_>>(), clip.image)
-            })
-            .map_err(clip_error)
-    }
-
     /// The model's answer (T, 17, 3) to each window (T, 17, C), in normalised units.
-    fn run_windows(&self, inputs: &[Vec<f32>], flip: bool) -> Result<Vec<Vec<f32>>, Error> {
+    pub(crate) fn run_windows(&self, inputs: &[Vec<f32>], flip: bool) -> Result<Vec<Vec<f32>>, Error> {
         let channels = self.engine.channels();
         if !flip {
             return self.run_batch(inputs);
@@ -354,9 +343,20 @@ fn uninterrupted(times_s: &[f64]) -> Vec<Range<usize>> {
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
+/// The box of one window. Where the person is missing in all of it, positions were filled in: then they make the box.
+pub(crate) fn window_transform(normalisation: Normalisation, keypoints: &[Keypoints17], image: ImageSize) -> Result<ImageTransform, Error> {
+    let transform = normalisation.transform(keypoints, image);
+    transform
+        .or_else(|_| {
+            let as_seen = |frame: &Keypoints17| frame.map(|k| pose::Keypoint { confidence: 1.0, ..k });
+            normalisation.transform(&keypoints.iter().map(as_seen).collect::<Vec<_>>(), image)
+        })
+        .map_err(clip_error)
+}
+
 /// A window's answer (T, 17, 3), root set to zero, and its box, in pixels: (T, [`MERGED_VALUES`]). Each window has its own
 /// box, so only pixels can be merged.
-fn in_pixels(output: &[f32], transform: &ImageTransform) -> Vec<f32> {
+pub(crate) fn in_pixels(output: &[f32], transform: &ImageTransform) -> Vec<f32> {
     let half_size_px = transform.half_size_px;
     let mut merged = Vec::with_capacity(output.len() / POSE_VALUES * MERGED_VALUES);
     for pose in output.chunks_exact(POSE_VALUES) {

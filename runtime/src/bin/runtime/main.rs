@@ -1,8 +1,14 @@
 //! Runs lifters from the command line.
 
+mod bench;
+mod doctor;
+mod lines;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    str::FromStr,
+    sync::Arc,
     time::Instant,
 };
 
@@ -10,8 +16,8 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use formats::{Data, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
-use pose::{camera::Intrinsics, normalise::Normalisation, world::Scale};
-use runtime::{Assumptions, Device, Engine, EngineOptions, LiftOptions, Lifter};
+use pose::{ImageSize, camera::Intrinsics, filter::OneEuro, joint_map::Source, normalise::Normalisation, world::Scale};
+use runtime::{Assumptions, Device, Engine, EngineOptions, LiftOptions, Lifter, StreamOptions};
 use serde_json::json;
 
 /// Lifts 2D human keypoints to 3D poses with an ONNX model.
@@ -56,25 +62,50 @@ enum Command {
         #[arg(long, value_name = "Y.npy")]
         output: PathBuf,
     },
-    /// Lifts the 2D keypoints of a clip.
-    Lift(LiftArgs),
+    /// Lifts the 2D keypoints of a clip, or of live streams (--stream).
+    #[command(after_long_help = STREAM_HELP)]
+    Lift(Box<LiftArgs>),
     /// Says what a model is and expects.
     Info {
         /// The lifter.
         model: PathBuf,
     },
+    /// Says what is there, what is missing, and the command that mends it. Exit status 1 when models cannot be run.
+    Doctor {
+        /// A lifter to try [default: the first in the project's models/].
+        model: Option<PathBuf>,
+    },
+    /// Measures a model: times of a call, clips and frames a second, memory; or live streams (--streams).
+    Bench(bench::BenchArgs),
 }
+
+/// What `--stream` reads and writes.
+const STREAM_HELP: &str = "\
+Live streams (--stream): one JSON object a line, in and out, each line flushed at once.
+
+  In, a frame of one person; joints in the order of --skeleton, x right and y down from the top left corner in pixels, confidence 0 to 1:
+    {\"time_s\": 12.345, \"keypoints\": [[960.5, 210.0, 0.98], null, ...]}
+  A joint that is missing is null. A frame in which nobody is seen has \"keypoints\": null. Times rise. With \"id\": \"any text\" or a
+  whole number in it, a line belongs to the stream of that name, and so do its poses. {\"end\": true, \"id\": ...} ends a stream; the
+  end of the input ends all.
+
+  Out, a pose for each frame, in order: time_s (that of the frame), delay_s (how much later the newest frame is that was waited for), held
+  (the person was not seen), restarted (the first pose of a person), confidence (17), pose25 (17 x 3, normalised), transform
+  (centre_px, half_size_px), root_px, camera_mm (17 x 3: x right, y down, z away), root_depth_mm, world_mm (17 x 3: z up, floor at 0),
+  world_from_camera, scale_source, height_m; id where there was one. Joints are those of Human3.6M.
+
+  A line that is no good is answered by {\"error\": \"one sentence\", \"line\": its number, from 1}, and the stream goes on.";
 
 #[derive(Args)]
 struct LiftArgs {
     /// The lifter.
     model: PathBuf,
-    /// 2D keypoints of one person over a clip.
-    #[arg(long, value_name = "FILE.json|npz")]
-    keypoints: PathBuf,
+    /// 2D keypoints of one person over a clip; - means --stream.
+    #[arg(long, value_name = "FILE.json|npz", required_unless_present = "stream", conflicts_with = "stream")]
+    keypoints: Option<PathBuf>,
     /// The 3D poses.
-    #[arg(long, value_name = "FILE.json|npz")]
-    output: PathBuf,
+    #[arg(long, value_name = "FILE.json|npz", conflicts_with = "stream")]
+    output: Option<PathBuf>,
     /// The person's height in metres [default: 1.70].
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     height: Option<f32>,
@@ -84,11 +115,67 @@ struct LiftArgs {
     /// Average with the prediction for the mirrored picture.
     #[arg(long)]
     flip: bool,
-    /// Frames that neighbouring windows share at least [default: a third of a window].
-    #[arg(long, value_name = "N")]
+    /// Frames that neighbouring windows of a clip share at least [default: a third of a window].
+    #[arg(long, value_name = "N", conflicts_with = "stream")]
     overlap: Option<usize>,
     #[command(flatten)]
     assumptions: AssumptionArgs,
+    #[command(flatten)]
+    stream: StreamArgs,
+}
+
+/// For lines from a live source.
+#[derive(Args)]
+#[command(next_help_heading = "Live streams")]
+struct StreamArgs {
+    /// Read frames from standard input as lines of JSON and write a line for each pose to standard output, see the end of --help.
+    #[arg(long)]
+    stream: bool,
+    /// Size of the picture that the keypoints come from, in pixels: needed for a stream.
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = image_size)]
+    image_size: Option<ImageSize>,
+    /// Whose joints the lines hold: h36m17, blazepose33, coco17, halpe26, body25, mpi3dhp17 or cocowholebody133.
+    #[arg(long, default_value_t = Source::H36m17)]
+    skeleton: Source,
+    /// Frames at the model's rate that are waited for after a frame: a later and better pose; 0 = none [default: 4].
+    #[arg(long, value_name = "N")]
+    look_ahead: Option<usize>,
+    /// Frames at the model's rate between two runs of the model: more is cheaper, and poses come in groups [default: 1].
+    #[arg(long, value_name = "N")]
+    hop: Option<usize>,
+    /// Seconds over which a person who is not seen is held [default: 0.5].
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    hold: Option<f64>,
+    /// Time constant in seconds with which poses pass from one window to the next; 0 = they may jump [default: 0.1].
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    blend: Option<f64>,
+    /// Take jitter out with a One-Euro filter; or with these cutoff at rest (Hz) and beta (Hz s/mm) [default: 1,0.01].
+    #[arg(long, value_name = "HZ,BETA", num_args = 0..=1, default_missing_value = "1,0.01", value_parser = one_euro)]
+    one_euro: Option<OneEuro>,
+    /// Give each bone one length.
+    #[arg(long)]
+    constant_bones: bool,
+    /// Streams at a time.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_streams: usize,
+}
+
+/// `1920x1080`.
+fn image_size(text: &str) -> Result<ImageSize, String> {
+    let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    match sides {
+        Some((width_px, height_px)) if width_px > 0 && height_px > 0 => Ok(ImageSize { width_px, height_px }),
+        _ => Err(format!("expected width and height in pixels, such as 1920x1080, found \"{text}\"")),
+    }
+}
+
+/// `HZ,BETA`.
+fn one_euro(text: &str) -> Result<OneEuro, String> {
+    let number = |text: &str| f64::from_str(text.trim()).ok();
+    match text.split_once(',').and_then(|(hz, beta)| Some((number(hz)?, number(beta)?))) {
+        Some((min_cutoff_hz, beta)) => Ok(OneEuro { min_cutoff_hz, beta, ..OneEuro::default() }),
+        None => Err(format!("expected a cutoff in Hz and a beta, such as 1,0.01, found \"{text}\"")),
+    }
 }
 
 /// For a file that does not describe itself.
@@ -110,7 +197,7 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", sentence(&error));
             ExitCode::FAILURE
@@ -127,19 +214,30 @@ fn sentence(error: &anyhow::Error) -> String {
     })
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let options = EngineOptions {
         device: cli.engine.device,
         threads: cli.engine.threads,
         custom_op: !cli.engine.no_custom_op,
         onnxruntime: cli.engine.onnxruntime.clone(),
     };
+    if let Command::Doctor { model } = &cli.command {
+        let diagnosis = doctor::examine(model.as_deref(), &options);
+        print(if cli.json { &diagnosis.json } else { &diagnosis.text })?;
+        return Ok(if diagnosis.can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let (text, json) = match &cli.command {
         Command::Run { model, input, output } => run_tensor(model, input, output, &options)?,
+        Command::Lift(args) if args.stream.stream || args.keypoints.as_deref() == Some(Path::new("-")) => {
+            return lift_lines(args, &options).map(|()| ExitCode::SUCCESS);
+        }
         Command::Lift(args) => lift(args, &options)?,
         Command::Info { model } => info(model, &options)?,
+        Command::Bench(args) => bench::bench(args, &options)?,
+        Command::Doctor { .. } => return Ok(ExitCode::SUCCESS), // answered above
     };
-    print(if cli.json { &json } else { &text })
+    print(if cli.json { &json } else { &text })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One line or block on standard output; a reader that has gone away is no error.
@@ -175,14 +273,54 @@ fn run_tensor(model: &Path, input: &Path, output: &Path, options: &EngineOptions
     Ok((text, json.to_string()))
 }
 
+/// Lines in, lines out; the log says how many.
+fn lift_lines(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<()> {
+    let stream = &args.stream;
+    let Some(image) = stream.image_size else {
+        bail!("expected the size of the picture that a stream's keypoints come from: give --image-size WIDTHxHEIGHT");
+    };
+    if args.output.is_some() || args.overlap.is_some() {
+        bail!(
+            "--output and --overlap are for clips: a stream's poses go to standard output, and --look-ahead and --hop say how windows lie"
+        );
+    }
+    if stream.max_streams == 0 {
+        bail!("expected --max-streams to be at least 1, found 0");
+    }
+    let defaults = StreamOptions::default();
+    let streaming = StreamOptions {
+        look_ahead: stream.look_ahead.unwrap_or(defaults.look_ahead),
+        hop: stream.hop.unwrap_or(defaults.hop),
+        hold_s: stream.hold.unwrap_or(defaults.hold_s),
+        blend_s: stream.blend.unwrap_or(defaults.blend_s),
+        flip: args.flip,
+        scale: args.height.map_or(Scale::DefaultHeight, |height_m| Scale::Height { height_m }),
+        intrinsics: args.fov.map(|fov| Intrinsics::from_horizontal_fov_deg(image, fov)).transpose()?,
+        world_from_camera: None,
+        one_euro: stream.one_euro,
+        constant_bones: stream.constant_bones,
+    };
+    let AssumptionArgs { normalisation, frames, fps } = args.assumptions;
+    let lifter = Arc::new(Lifter::new(Engine::open(&args.model, options)?, &Assumptions { normalisation, frames, fps })?);
+    // said now, not with the first line
+    lifter.stream_core(image, streaming.clone())?;
+    let settings = lines::Settings { lifter, image, source: stream.skeleton, options: streaming, max_streams: stream.max_streams };
+    let output = std::io::BufWriter::new(std::io::stdout().lock());
+    let summary = lines::lift(std::io::stdin().lock(), output, &settings).context("a stream cannot be read or written")?;
+    tracing::info!("{} lines, {} poses, {} refused", summary.lines, summary.poses, summary.refused);
+    Ok(())
+}
+
 fn lift(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<Report> {
-    let npz = match args.output.extension().and_then(|extension| extension.to_str()) {
+    let Some(keypoints) = &args.keypoints else { bail!("expected the 2D keypoints of a clip: give --keypoints FILE, or --stream") };
+    let Some(output) = &args.output else { bail!("expected a file for the 3D poses: give --output FILE.json or FILE.npz") };
+    let npz = match output.extension().and_then(|extension| extension.to_str()) {
         Some("npz") => true,
         Some("json") => false,
-        _ => bail!("expected an output file that ends in .json or .npz, found {}", args.output.display()),
+        _ => bail!("expected an output file that ends in .json or .npz, found {}", output.display()),
     };
-    check_writable(&args.output)?;
-    let clip = formats::keypoints::read(&args.keypoints)?;
+    check_writable(output)?;
+    let clip = formats::keypoints::read(keypoints)?;
     let intrinsics = args.fov.map(|fov| Intrinsics::from_horizontal_fov_deg(clip.image, fov)).transpose()?;
     let scale = args.height.map_or(Scale::DefaultHeight, |height_m| Scale::Height { height_m });
     let AssumptionArgs { normalisation, frames, fps } = args.assumptions;
@@ -200,9 +338,9 @@ fn lift(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<Report> {
     let lifted = lifted?;
     let seconds = start.elapsed().as_secs_f64();
     if npz {
-        lifted.write_npz(&args.output)?
+        lifted.write_npz(output)?
     } else {
-        lifted.write_json(&args.output)?
+        lifted.write_json(output)?
     }
 
     let frames_per_s = lifted.len() as f64 / seconds;
@@ -211,7 +349,7 @@ fn lift(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<Report> {
         lifted.len(),
         lifted.height_m,
         lifted.scale_source,
-        args.output.display()
+        output.display()
     );
     let json = json!({
         "model": lifted.model,
@@ -219,7 +357,7 @@ fn lift(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<Report> {
         "seconds": seconds,
         "scale_source": lifted.scale_source,
         "height_m": lifted.height_m,
-        "output": args.output,
+        "output": output,
     });
     Ok((text, json.to_string()))
 }
