@@ -9,3 +9,4 @@ pub mod recorder;
 pub mod scan_function;
 pub mod session;
 pub mod tflite;
+pub mod triton;

@@ -19,6 +19,7 @@ enum Command {
     Onnx(cli::onnx::Args),
     Inspect(cli::inspect::Args),
     Tflite(cli::tflite::Args),
+    Triton(cli::triton::Args),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Onnx(args) => cli::onnx::run(args),
         Command::Inspect(args) => cli::inspect::run(args),
         Command::Tflite(args) => cli::tflite::run(args),
+        Command::Triton(args) => cli::triton::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -270,3 +270,44 @@ fn a_model_is_inspected() {
         assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn a_triton_repository_is_made_and_not_overwritten() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/clip-xs.onnx");
+    let folder = tempfile::tempdir().unwrap();
+    let repository = folder.path().join("repository");
+    let library = folder.path().join("libposelift_ops.so");
+    fs::write(&library, "a library").unwrap();
+    let triton = |arguments: &[&str]| {
+        let mut command = Command::cargo_bin("export").unwrap();
+        command.args(["triton", "--repository"]).arg(&repository).args(arguments).output().unwrap()
+    };
+    let made = triton(&[model, "--operators", library.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert_eq!(files_in(&repository.join("clip-xs")), ["1", "config.pbtxt", "libposelift_ops.so"]);
+    assert_eq!(fs::read(repository.join("clip-xs/1/model.onnx")).unwrap(), fs::read(model).unwrap());
+    let frames = metadata(&read_model(Path::new(model))).frames;
+    let configuration = fs::read_to_string(repository.join("clip-xs/config.pbtxt")).unwrap();
+    let expected = format!(
+        "name: \"clip-xs\"\nbackend: \"onnxruntime\"\nmax_batch_size: 64\n\
+         input [{{ name: \"keypoints\" data_type: TYPE_FP32 dims: [ {frames}, 17, 3 ] }}]\n\
+         output [{{ name: \"poses\" data_type: TYPE_FP32 dims: [ {frames}, 17, 3 ] }}]\n\
+         dynamic_batching {{ max_queue_delay_microseconds: 2000 }}\n\
+         model_operations {{ op_library_filename: [ \"libposelift_ops.so\" ] }}\n"
+    );
+    assert_eq!(configuration, expected);
+
+    assert!(triton(&[model, "--version", "2"]).status.success());
+    let detector = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    for (arguments, expected) in [
+        (vec![model], "exists"),
+        (vec![detector], "no ONNX model"),
+        (vec![model, "--name", "../up"], "cannot be a model's name"),
+        (vec![model, "--version", "0"], "--version"),
+        (vec![model, "--name", "other", "--operators", "absent.so"], "absent.so"),
+    ] {
+        let output = triton(&arguments);
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+    }
+}

@@ -64,7 +64,14 @@ fn print(inspection: &Inspection) {
         Some(m) => {
             println!("A lifter of poselift: {} ({}), {} parameters.", m.name, m.architecture, m.parameters);
             let frames = if m.frames_dynamic { "any number of frames" } else { "exactly so many frames" };
-            println!("Windows of {} frames ({frames}) at {} frames a second, {} channels, normalised by {:?}.", m.frames, m.fps, m.dim_in, m.normalisation);
+            let normalisation = json!(m.normalisation);
+            println!(
+                "Windows of {} frames ({frames}) at {} frames a second, {} channels, normalised by {}.",
+                m.frames,
+                m.fps,
+                m.dim_in,
+                normalisation.as_str().unwrap_or_default()
+            );
             println!("Trained on: {}", m.trained_on);
             println!("Licence: {}", m.licence);
         }

@@ -3,3 +3,4 @@
 pub mod inspect;
 pub mod onnx;
 pub mod tflite;
+pub mod triton;
