@@ -261,6 +261,9 @@ pub fn inspect(path: &Path) -> Result<Summary, Error> {
 /// # Errors
 /// One of them is absent, and as [`VideoPose3d::open`].
 pub fn open_video_pose_3d(path: &Path) -> Result<VideoPose3d, Error> {
+    if !path.exists() {
+        return Err(Error::content(path, "is not there: expected VideoPose3D's data_3d_h36m.npz or its folder"));
+    }
     let dir = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
     let named = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_2d = |name: &str| name.starts_with("data_2d") && name.ends_with(".npz");
@@ -327,7 +330,7 @@ fn motion_bert(path: &Path, half: Half) -> Result<Part, Error> {
     part.fps = Some(crate::motion_bert::FPS);
     part.subjects = distinct(set.videos().iter().map(|video| video.subject().to_owned()));
     part.cameras = distinct(set.videos().iter().map(|video| video.camera.clone()));
-    part.unit = if set.truth().is_some() { "mm (2.5D at the true depth)" } else { "px, z too (2.5D)" };
+    part.unit = if set.truth().is_some() { "mm (2.5D at the true depth)" } else { "px (2.5D: z too)" };
     part.unit_2d = PX;
     Ok(part)
 }
@@ -354,7 +357,8 @@ fn clip_folder(folder: &Path) -> Result<Part, Error> {
             });
         }
     }
-    let mut part = Part::new(&folder.file_name().unwrap_or_default().to_string_lossy(), &vec![crate::SampleSource::frames(&set); clips], specimens);
+    let mut part =
+        Part::new(&folder.file_name().unwrap_or_default().to_string_lossy(), &vec![crate::SampleSource::frames(&set); clips], specimens);
     part.unit = NORMALISED;
     part.unit_2d = NORMALISED;
     if step > 1 {
@@ -472,8 +476,13 @@ impl Part {
 fn ranges(specimens: &[Specimen]) -> Vec<Range> {
     type Coordinates = Vec<[f32; 3]>;
     let points: Coordinates = specimens.iter().filter_map(|s| s.pose).flatten().collect();
-    let keypoints: Coordinates =
-        specimens.iter().filter_map(|s| s.keypoints).flatten().filter(|k| !k.is_missing()).map(|k| [k.x_px, k.y_px, k.confidence]).collect();
+    let keypoints: Coordinates = specimens
+        .iter()
+        .filter_map(|s| s.keypoints)
+        .flatten()
+        .filter(|k| !k.is_missing())
+        .map(|k| [k.x_px, k.y_px, k.confidence])
+        .collect();
     let extent = |of: &'static str, values: &Coordinates, c: usize| {
         let (min, max) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), p| (lo.min(p[c]), hi.max(p[c])));
         (!values.is_empty()).then_some(Range { of, min, max })
@@ -493,7 +502,8 @@ impl Bodies {
             Bone { to: skeleton::NAMES[skeleton::BONES[b].1], length: [at(0.05), at(0.5), at(0.95)] }
         };
         let bones: Vec<Bone> = (0..JOINTS - 1).map(bone).collect();
-        let median = |joint: usize| bones.iter().find(|bone| bone.to == skeleton::NAMES[joint]).map_or(0.0, |bone| f64::from(bone.length[1]));
+        let median =
+            |joint: usize| bones.iter().find(|bone| bone.to == skeleton::NAMES[joint]).map_or(0.0, |bone| f64::from(bone.length[1]));
         let pairs = skeleton::LEFT.into_iter().zip(skeleton::RIGHT).map(|(left, right)| (median(left), median(right)));
         let asymmetry = pairs.map(|(left, right)| 200.0 * (left - right).abs() / (left + right).max(f64::MIN_POSITIVE));
         Self { asymmetry_percent: asymmetry.fold(0.0, f64::max), side_agreement: checks::side_score(poses), bones }
@@ -528,10 +538,8 @@ pub fn motion_of(path: &Path, fps: Option<f64>) -> Result<Arc<MocapSet>, Error> 
         Kind::Bvh => motion_files::open_bvh(path, fps)?.set,
         Kind::AsfAmc => motion_files::open_amc(path)?.set,
         _ => {
-            let problem = format!(
-                "is of kind {}: expected motion in world space, one of BVH, ASF/AMC, VideoPose3D or a joint NPZ",
-                kind.name()
-            );
+            let problem =
+                format!("is of kind {}: expected motion in world space, one of BVH, ASF/AMC, VideoPose3D or a joint NPZ", kind.name());
             return Err(Error::content(path, problem));
         }
     };

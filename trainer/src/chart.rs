@@ -32,7 +32,13 @@ pub fn curves(panels: &[(String, Vec<Curve>)], x_label: &str) -> Canvas {
     const HEIGHT: usize = 300;
     let mut canvas = Canvas::new(WIDTH, HEIGHT * panels.len().max(1), PAPER);
     for (i, (title, curves)) in panels.iter().enumerate() {
-        panel(&mut canvas, [70.0, (i * HEIGHT) as f32 + 34.0, (WIDTH - 20) as f32, ((i + 1) * HEIGHT) as f32 - 34.0], title, curves, x_label);
+        panel(
+            &mut canvas,
+            [70.0, (i * HEIGHT) as f32 + 34.0, (WIDTH - 20) as f32, ((i + 1) * HEIGHT) as f32 - 34.0],
+            title,
+            curves,
+            x_label,
+        );
     }
     canvas
 }
@@ -184,9 +190,8 @@ struct Fit {
 impl Fit {
     fn of(points: impl Iterator<Item = [f32; 2]>, [x, y, side]: [f32; 3]) -> Self {
         let start = ([f32::INFINITY; 2], [f32::NEG_INFINITY; 2]);
-        let (lo, hi) = points.fold(start, |(lo, hi), p| {
-            (std::array::from_fn(|c| lo[c].min(p[c])), std::array::from_fn(|c| hi[c].max(p[c])))
-        });
+        let (lo, hi) =
+            points.fold(start, |(lo, hi), p| (std::array::from_fn(|c| lo[c].min(p[c])), std::array::from_fn(|c| hi[c].max(p[c]))));
         let extent = (hi[0] - lo[0]).max(hi[1] - lo[1]);
         let scale = if extent > 0.0 && extent.is_finite() { (side - 20.0) / extent } else { 0.0 };
         let middle = std::array::from_fn(|c| if scale > 0.0 { (lo[c] + hi[c]) / 2.0 } else { 0.0 });

@@ -116,6 +116,13 @@ pub fn open(recipe: &Recipe, data: &Path) -> Result<RunData> {
             let known: Vec<&str> = set.recordings().iter().map(|r| r.subject.as_str()).collect();
             let is_held = |name: &&str| held.iter().any(|h| h == name);
             // the test subjects are never trained on
+            ensure!(
+                known.iter().any(|name| is_held(&name)),
+                "{}: it has nobody of {} to validate on, but {}: name some in data.validation_subjects",
+                data.display(),
+                held.join(", "),
+                held_names(&known)
+            );
             let train: Vec<&str> = known.iter().filter(|name| !is_held(name) && !["S9", "S11"].contains(name)).copied().collect();
             let held: Vec<&str> = known.iter().filter(|name| is_held(name)).copied().collect();
             motion(recipe, set.mocap(&train)?, set.mocap(&held)?, held_names(&held), is_test)
@@ -153,12 +160,8 @@ fn motion(recipe: &Recipe, train: MocapSet, held: MocapSet, description: String,
 
 /// How clips of the field's sets are made, for training and for validation.
 fn clip_options(recipe: &Recipe) -> [ClipOptions; 2] {
-    let of = |flip: f32| ClipOptions {
-        dim_in: recipe.model.dim_in,
-        root_relative: recipe.data.root_relative,
-        flip,
-        seed: recipe.train.seed,
-    };
+    let of =
+        |flip: f32| ClipOptions { dim_in: recipe.model.dim_in, root_relative: recipe.data.root_relative, flip, seed: recipe.train.seed };
     [of(recipe.data.flip), of(0.0)]
 }
 

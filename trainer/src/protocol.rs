@@ -92,7 +92,9 @@ impl Protocol {
     /// Its figure, in words.
     pub const fn measures(self) -> &'static str {
         match self {
-            Self::H36m => "mm at the true scale of each frame (\"oracle\"), root-relative; three takes and tails of videos left out; mean over actions",
+            Self::H36m => {
+                "mm at the true scale of each frame (\"oracle\"), root-relative; three takes and tails of videos left out; mean over actions"
+            }
             Self::H36mPlain => "mm over every frame of every video, root-relative; true root depth or default height, each named",
             Self::Mpi3dhp => "mm relative to joint 14, PCK under 150 mm, AUC over 0 to 150 mm; middle frame of a window",
             Self::Report => "pixels of a 1000-px frame in image space, root not removed, no flip averaging; no millimetres",
@@ -191,13 +193,8 @@ const BATCH: usize = 16;
 /// Data that is absent or refused, and as the protocols' own functions.
 pub fn measure(protocol: Protocol, lifter: &Lifter, feeding: &Feeding, data: &Path) -> Result<Figures> {
     let config = &lifter.config;
-    let asking = Asking {
-        n_frames: config.n_frames,
-        dim_in: config.dim_in,
-        flip: feeding.flip,
-        batch: BATCH,
-        root_relative: feeding.root_relative,
-    };
+    let asking =
+        Asking { n_frames: config.n_frames, dim_in: config.dim_in, flip: feeding.flip, batch: BATCH, root_relative: feeding.root_relative };
     match protocol {
         Protocol::H36m => {
             let set = MotionBert::open(&file(data, H36M_FILE)?, Half::Test)?;

@@ -285,7 +285,10 @@ impl Recipe {
         }
         if !data.kind.is_motion() {
             if data.normalisation != Normalisation::Frame {
-                bail!("data.normalisation is {}: clips of this data.kind are normalised by the frame, expected \"frame\"", data.normalisation);
+                bail!(
+                    "data.normalisation is {}: clips of this data.kind are normalised by the frame, expected \"frame\"",
+                    data.normalisation
+                );
             }
             return Ok(());
         }
@@ -432,6 +435,29 @@ mod tests {
         assert_eq!((recipe.train.batch_size, recipe.data.augmentation.tilt, recipe.name.as_str()), (7, 0.25, "other"));
         assert_eq!(recipe.model.mamba_gcn.unwrap().d_state, 8);
         assert_eq!(recipe.data.noise, Noise::Off);
+    }
+
+    #[test]
+    fn every_recipe_of_the_house_is_read_and_counts_its_parameters() {
+        for (name, parameters) in [
+            ("motionagformer-xs", 2.2),
+            ("motionagformer-s", 4.8),
+            ("motionagformer-b", 11.7),
+            ("motionagformer-l", 19.0),
+            ("mamba-gcn-report", 16.2),
+        ] {
+            let path = shipped().with_file_name(format!("{name}.toml"));
+            let recipe = Recipe::read(&path, &[]).unwrap();
+            let found = recipe.metadata().unwrap().parameters;
+            assert!((found as f64 / 1e6 - parameters).abs() <= 0.05, "{name}: {found} parameters, the paper has {parameters} M");
+            let resolved: Table = recipe.to_toml().unwrap().parse().unwrap();
+            assert_eq!(Recipe::from_table(resolved).unwrap(), recipe);
+        }
+        let report = Recipe::read(&shipped().with_file_name("mamba-gcn-report.toml"), &[]).unwrap();
+        assert_eq!(report.metadata().unwrap().parameters, 16_247_251);
+        assert_eq!([2, 3, 5].map(|epoch| report.train.schedule.factor(0, epoch, 0.0)), [1.0, 0.9, 0.9], "StepLR(3, 0.9)");
+        let loss = report.train.loss;
+        assert_eq!((loss.mpjpe, loss.n_mpjpe, loss.velocity, report.data.root_relative, report.data.flip), (1.0, 0.0, 0.0, false, 0.0));
     }
 
     #[test]

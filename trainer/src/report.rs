@@ -148,7 +148,10 @@ fn page(folder: &Path, recipe: &Recipe, about: &About, epochs: &[Json]) -> Resul
     if let Some(validation) = &about.validation {
         row("validated on", validation.clone());
     }
-    row("checkpoint", format!("epoch {}, the least {chosen_by}: {:.3}", number(best, "epoch"), number(best, &format!("validation.{chosen_by}"))));
+    row(
+        "checkpoint",
+        format!("epoch {}, the least {chosen_by}: {:.3}", number(best, "epoch"), number(best, &format!("validation.{chosen_by}"))),
+    );
     if recipe.data.validate_on_test {
         text += "\n**The checkpoint was chosen on the test set**, as the references do: its figure is the least of many looks at that set and no \
                  measure of what the model does on people that nothing was chosen on.\n";
@@ -171,13 +174,15 @@ fn page(folder: &Path, recipe: &Recipe, about: &About, epochs: &[Json]) -> Resul
 
     let keys = validation_keys(epochs);
     let names: Vec<&str> = keys.iter().map(|key| key.trim_start_matches("validation.")).collect();
-    text += &format!("\n| epoch | learning rate | loss | {} | best |\n|---|---|---|{}---|\n", names.join(" | "), "---|".repeat(names.len()));
+    text +=
+        &format!("\n| epoch | learning rate | loss | {} | best |\n|---|---|---|{}---|\n", names.join(" | "), "---|".repeat(names.len()));
     let every = epochs.len().div_ceil(ROWS);
     for (i, epoch) in epochs.iter().enumerate().filter(|(i, _)| i % every == 0 || i + 1 == epochs.len()) {
         let figures: Vec<String> = keys.iter().map(|key| format!("{:.2}", number(epoch, key))).collect();
         let mark = if epoch["best"].as_bool() == Some(true) { "yes" } else { "" };
         let (at, rate, loss) = (number(epoch, "epoch"), number(epoch, "learning_rate"), number(epoch, "loss"));
-        text += &format!("| {} | {rate:.2e} | {loss:.4} | {} | {mark} |\n", if at.is_nan() { (i + 1) as f64 } else { at }, figures.join(" | "));
+        text +=
+            &format!("| {} | {rate:.2e} | {loss:.4} | {} | {mark} |\n", if at.is_nan() { (i + 1) as f64 } else { at }, figures.join(" | "));
     }
     text += &format!(
         "\nFiles: `best.pth` (the checkpoint above), `final.pth`, `last.pth` (to resume), `recipe.toml`, `training.log`, `{METRICS_FILE}`, `{METRICS_JSON_FILE}`, `{METRICS_CSV_FILE}`.\n"

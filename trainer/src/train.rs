@@ -394,7 +394,14 @@ impl<'a> Run<'a> {
 /// The figures of a validation in one line.
 fn in_words(figures: &serde_json::Value) -> String {
     let figure = |(key, value): (&String, &serde_json::Value)| value.as_f64().map(|value| format!("{key} {value:.2}"));
-    figures.as_object().into_iter().flatten().filter(|(key, _)| *key != "frames" && *key != "clips").filter_map(figure).collect::<Vec<_>>().join(", ")
+    figures
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| *key != "frames" && *key != "clips")
+        .filter_map(figure)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// How a recipe's model cuts and sees clips.

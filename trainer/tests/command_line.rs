@@ -76,9 +76,16 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     assert_eq!(metrics(&whole), metrics(&pieces));
 
     // Everything that is promised is there, and the model says what it is.
-    for name in ["best.pth", "last.pth", "final.pth", "epoch_1.pth", "epoch_2.pth", "recipe.toml", "training.log", "metrics.jsonl"] {
+    let kept = ["best.pth", "last.pth", "final.pth", "epoch_1.pth", "epoch_2.pth", "recipe.toml", "training.log", "metrics.jsonl"];
+    let reported = ["training_report.md", "metrics.json", "metrics.csv", "curves.png", "predictions.png"];
+    for name in kept.into_iter().chain(reported) {
         assert!(whole.join(name).exists(), "{name} is missing");
     }
+    // The report can be made anew.
+    std::fs::remove_file(whole.join("curves.png")).unwrap();
+    trainer().arg("report").arg(&whole).assert().success();
+    assert!(whole.join("curves.png").exists());
+    assert!(error_of(trainer().arg("report").arg(folder.path())).contains("recipe.toml"));
     let best = formats::pth::read(&whole.join("best.pth")).unwrap();
     let metadata = best.get("poselift").and_then(|own| own.get("metadata")).and_then(Value::as_str).unwrap().to_owned();
     assert!(metadata.contains(r#""normalisation":"person_box""#), "{metadata}");

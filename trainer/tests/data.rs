@@ -201,7 +201,10 @@ fn wrong_input_is_one_sentence() {
     for (text, expected) in [
         ("HIERARCHY\nROOT Hips {", "ends early"),
         ("HIERARCHY\nROOT Hips { OFFSET 0 0 x", "'x' where a number belongs"),
-        ("HIERARCHY\nROOT Hips { OFFSET 0 0 0 CHANNELS 1 Xrotation }\nMOTION\nFrames: 99999999\nFrame Time: 0.01\n1", "is too short for them"),
+        (
+            "HIERARCHY\nROOT Hips { OFFSET 0 0 0 CHANNELS 1 Xrotation }\nMOTION\nFrames: 99999999\nFrame Time: 0.01\n1",
+            "is too short for them",
+        ),
         ("HIERARCHY\nROOT Hips { OFFSET 0 0 0 CHANNELS 1 Xrotation }\nMOTION\nFrames: 1\nFrame Time: 0.01\n1", "has no joint for RHip"),
         ("solid cube", "'solid' where 'HIERARCHY' belongs"),
     ] {
@@ -211,11 +214,16 @@ fn wrong_input_is_one_sentence() {
     }
     // metres where millimetres belong, and swapped sides, are named
     let walks = synthetic::walks("walks", 1, 20, 3).unwrap();
-    let scaled = |factor: f32| formats::Tensor::f32([20, 17, 3], pose::values_from_poses(walks.poses(0)).iter().map(|v| v * factor).collect());
+    let scaled =
+        |factor: f32| formats::Tensor::f32([20, 17, 3], pose::values_from_poses(walks.poses(0)).iter().map(|v| v * factor).collect());
     let meta = r#"{"fps": 50}"#.as_bytes().to_vec();
     let write = |poses: formats::Tensor| {
         let vector = |data: formats::Data| formats::Tensor { shape: vec![data.len()], data };
-        let arrays = [("poses", poses), ("offsets", vector(formats::Data::I64(vec![0, 20]))), ("meta_json", vector(formats::Data::U8(meta.clone())))];
+        let arrays = [
+            ("poses", poses),
+            ("offsets", vector(formats::Data::I64(vec![0, 20]))),
+            ("meta_json", vector(formats::Data::U8(meta.clone()))),
+        ];
         formats::npz::write(&at("set.npz"), &arrays.map(|(name, tensor)| (name.to_owned(), tensor)).into()).unwrap();
     };
     write(scaled(0.001));

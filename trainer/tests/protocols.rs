@@ -61,7 +61,9 @@ fn text_names_the_figure_and_who_has_the_same() {
     let Some(data) = shared("reference/formats/numpy1/motion3d/h36m_sh_conf_cam_source_final.pkl") else { return };
     let output = eval(&official(), "h36m", &data, &[]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    for expected in ["MPJPE (protocol 1)", "1372.05", "408.00", "585.97", "Walking", "RWrist", "compare with: MotionBERT", "never with:   VideoPose3D"] {
+    for expected in
+        ["MPJPE (protocol 1)", "1372.05", "408.00", "585.97", "Walking", "RWrist", "compare with: MotionBERT", "never with:   VideoPose3D"]
+    {
         assert!(text.contains(expected), "{expected} is not in {text}");
     }
 }

@@ -322,14 +322,30 @@ fn replicas_take_the_gradient_of_the_whole_batch() {
     let (expected_terms, expected) = gradients(&alone, vec![Shard { input: whole(&clip), label: whole(&label), share: 1.0 }]);
 
     let replicas = Replicas::beside(&lifter, 2, objective).unwrap();
-    let shards = || (0..3).map(|_| Shard { input: clip.copy(), label: label.copy(), share: 1.0 / 3.0 }).collect();
+    let shards = || -> Vec<Shard> { (0..3).map(|_| Shard { input: clip.copy(), label: label.copy(), share: 1.0 / 3.0 }).collect() };
     for round in 0..2 {
         let (terms, found) = gradients(&replicas, shards());
-        assert!(terms.iter().zip(expected_terms).all(|(a, b)| (a - b).abs() < 1e-5), "round {round}: {terms:?}, expected {expected_terms:?}");
+        assert!(
+            terms.iter().zip(expected_terms).all(|(a, b)| (a - b).abs() < 1e-5),
+            "round {round}: {terms:?}, expected {expected_terms:?}"
+        );
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(&expected) {
             assert!(relative_difference(found, expected) < 1e-4, "round {round}: {}", relative_difference(found, expected));
         }
+    }
+
+    // Parts that come one after the other (`train.accumulate`) add up to the same.
+    lifter.weights.parameters().for_each(|(_, p)| p.shallow_clone().zero_grad());
+    let mut terms = Terms::default();
+    for shard in shards() {
+        let part = alone.backward(&lifter, &objective, vec![shard]).unwrap();
+        terms.iter_mut().zip(part).for_each(|(sum, term)| *sum += term);
+    }
+    assert!(terms.iter().zip(expected_terms).all(|(a, b)| (a - b).abs() < 1e-5), "{terms:?}, expected {expected_terms:?}");
+    let found = lifter.weights.parameters().map(|(_, p)| p.grad()).filter(Tensor::defined);
+    for (found, expected) in found.zip(&expected) {
+        assert!(relative_difference(&found, expected) < 1e-4, "accumulated: {}", relative_difference(&found, expected));
     }
 
     // Weights are shared: after a step, all replicas compute with the new ones.

@@ -120,11 +120,19 @@ impl Skeleton {
             }
             let name = plain_name(first);
             let Some(bone) = self.bones.iter().position(|bone| bone.name == name).filter(|_| started) else {
-                return Err(Error::content(path, format!("has a line '{first}' that no bone of its skeleton is called: is it an .amc file?")));
+                return Err(Error::content(
+                    path,
+                    format!("has a line '{first}' that no bone of its skeleton is called: is it an .amc file?"),
+                ));
             };
             let read: Vec<f64> = numbers.iter().filter_map(|word| word.parse().ok()).filter(|v: &f64| v.is_finite()).collect();
             if read.len() != self.bones[bone].dof.len() || read.len() != numbers.len() {
-                let problem = format!("has {} numbers for '{first}' in frame {}: expected {}", numbers.len(), frames.len() + 1, self.bones[bone].dof.len());
+                let problem = format!(
+                    "has {} numbers for '{first}' in frame {}: expected {}",
+                    numbers.len(),
+                    frames.len() + 1,
+                    self.bones[bone].dof.len()
+                );
                 return Err(Error::content(path, problem));
             }
             values[bone] = read;

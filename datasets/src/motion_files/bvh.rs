@@ -34,7 +34,11 @@ impl<'a> Reader<'a> {
 
     fn expect(&mut self, expected: &str) -> Result<(), Error> {
         let found = self.word()?;
-        if found.eq_ignore_ascii_case(expected) { Ok(()) } else { self.refuse(format!("has '{found}' where '{expected}' belongs: expected a BVH file")) }
+        if found.eq_ignore_ascii_case(expected) {
+            Ok(())
+        } else {
+            self.refuse(format!("has '{found}' where '{expected}' belongs: expected a BVH file"))
+        }
     }
 
     fn number(&mut self) -> Result<f64, Error> {
@@ -140,7 +144,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<RigMotion, Error> {
                     local[joint][axis] = value;
                 }
                 Channel::Rotation(axis) => {
-                    turned[joint] *= Rotation3::from_axis_angle(&[Vector3::x_axis(), Vector3::y_axis(), Vector3::z_axis()][axis], value.to_radians());
+                    turned[joint] *=
+                        Rotation3::from_axis_angle(&[Vector3::x_axis(), Vector3::y_axis(), Vector3::z_axis()][axis], value.to_radians());
                 }
             }
         }

@@ -220,7 +220,9 @@ fn to_h36m(file: &Path, motion: &RigMotion) -> Result<(Vec<Pose3>, String), Erro
 
     let thigh = ((rig.rest[points[2]] - rig.rest[points[1]]).norm() + (rig.rest[points[5]] - rig.rest[points[4]]).norm()) / 2.0;
     let Some((mm, unit)) = UNITS.into_iter().find(|(mm, _)| (300.0..550.0).contains(&(thigh * mm))) else {
-        let problem = format!("has thighs {thigh:.3} long in the rest pose, of no unit that is known: expected 300 to 550 mm, 30 to 55 cm, 0.3 to 0.55 m or 5.3 to 9.7 of CMU's");
+        let problem = format!(
+            "has thighs {thigh:.3} long in the rest pose, of no unit that is known: expected 300 to 550 mm, 30 to 55 cm, 0.3 to 0.55 m or 5.3 to 9.7 of CMU's"
+        );
         return Err(Error::content(file, problem));
     };
 
@@ -228,10 +230,13 @@ fn to_h36m(file: &Path, motion: &RigMotion) -> Result<(Vec<Pose3>, String), Erro
     let up = rig.rest[top] - rest_hip;
     let z_up = up.z.abs() > up.y.abs();
     let forward = (rig.rest[points[4]] - rig.rest[points[1]]).cross(&up).try_normalize(1e-9);
-    let Some(forward) = forward else { return Err(Error::content(file, "has a rest pose of no height or width: expected a person who stands")) };
+    let Some(forward) = forward else {
+        return Err(Error::content(file, "has a rest pose of no height or width: expected a person who stands"));
+    };
     let way = |point: usize| (rig.rest[point] - rest_hip).norm() / (rig.rest[points[8]] - rest_hip).norm().max(f64::MIN_POSITIVE);
     let ancestors = std::iter::successors(rig.parents[points[8]], |&point| rig.parents[point]);
-    let spine = ancestors.min_by(|&a, &b| (way(a) - SPINE).abs().total_cmp(&(way(b) - SPINE).abs())).filter(|&p| (0.2..0.8).contains(&way(p)));
+    let spine =
+        ancestors.min_by(|&a, &b| (way(a) - SPINE).abs().total_cmp(&(way(b) - SPINE).abs())).filter(|&p| (0.2..0.8).contains(&way(p)));
     let nose = rig.find("nose");
 
     let pose = |frame: &RigFrame| -> Pose3 {

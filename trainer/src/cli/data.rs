@@ -179,7 +179,11 @@ fn convert(args: &ConvertArgs) -> Result<String> {
         format!("{}: {} clips, {} frames at {} frames per second\n", path.display(), set.clips().len(), set.frames(), set.fps())
     };
     if args.out.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz")) {
-        ensure!(args.val.is_empty() && args.test.is_empty(), "--val and --test: a split is a folder, but --out names the file {}", args.out.display());
+        ensure!(
+            args.val.is_empty() && args.test.is_empty(),
+            "--val and --test: a split is a folder, but --out names the file {}",
+            args.out.display()
+        );
         set.save(&args.out)?;
         return Ok(about(&args.out, &set));
     }

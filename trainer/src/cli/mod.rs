@@ -2,6 +2,7 @@
 
 mod data;
 mod eval;
+mod report;
 mod train;
 
 use std::process::ExitCode;
@@ -20,10 +21,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Trains a lifter by a recipe; writes best.pth, last.pth, final.pth, the log and the figures.
+    /// Trains a lifter by a recipe; writes best.pth, last.pth, final.pth, the log, the figures and a report with curves and pictures.
     Train(train::Args),
     /// Prints a lifter's errors: on motion capture, or by the protocols of Human3.6M and MPI-INF-3DHP.
     Eval(eval::Args),
+    /// Writes the page, tables and curves of a run anew from its metrics; `train` does so at its end.
+    Report(report::Args),
     /// Inspects, previews and converts data sets.
     Data(data::Args),
 }
@@ -73,5 +76,6 @@ pub fn run() -> Result<ExitCode> {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Data(args) => data::run(args),
+        Command::Report(args) => report::run(&args),
     }
 }

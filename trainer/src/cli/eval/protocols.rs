@@ -91,7 +91,8 @@ fn notes(protocol: Protocol, feeding: &Feeding) -> Vec<String> {
 fn text(output: &Output<'_>) -> String {
     let Output { model, data, protocol, frames_of_a_clip, feeding, .. } = output;
     let flip = if feeding.flip { "flip averaging" } else { "no flip averaging" };
-    let mut text = format!("{model} on {data}\nprotocol {}: {}\nclips of {frames_of_a_clip} frames, {flip}\n\n", protocol.name(), output.measures);
+    let mut text =
+        format!("{model} on {data}\nprotocol {}: {}\nclips of {frames_of_a_clip} frames, {flip}\n\n", protocol.name(), output.measures);
     text += &match &output.figures {
         Figures::H36m(report) => h36m(report),
         Figures::Plain(figures) => plain(figures),
@@ -120,11 +121,13 @@ fn h36m(report: &H36mReport) -> String {
     line("N-MPJPE (not published)", report.n_mpjpe_mm, "mm");
     line("MPJVE (not published)", report.mpjve_mm_per_frame, "mm per frame of 1/50 s");
     line("acceleration error", report.acceleration_mm_per_frame2, "mm per frame squared");
-    line("acceleration as the references print", report.acceleration_as_printed_mm_per_frame2, "(\"mm/s^2\" there; last two frames of a clip count as 0)");
-    text += &format!(
-        "{} of {} frames; {} of {} clips left out\n",
-        report.frames, report.frames_in_set, report.clips_left_out, report.clips
+    line(
+        "acceleration as the references print",
+        report.acceleration_as_printed_mm_per_frame2,
+        "(\"mm/s^2\" there; last two frames of a clip count as 0)",
     );
+    text +=
+        &format!("{} of {} frames; {} of {} clips left out\n", report.frames, report.frames_in_set, report.clips_left_out, report.clips);
     text += &format!("\n{:<20} {:>9} {:>10} {:>10}\n", "action", "frames", "MPJPE", "P-MPJPE");
     for action in &report.actions {
         text += &format!("{:<20} {:>9} {:>10.2} {:>10.2}\n", action.action, action.frames, action.mpjpe_mm, action.p_mpjpe_mm);
