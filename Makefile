@@ -12,7 +12,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 native:
-	scripts/native.sh onnxruntime libtorch
+	scripts/native.sh onnxruntime libtorch nvrtc
 	scripts/opencv.sh
 
 # The 2D detector and the sample clip come from their packages; the detector is converted by our own `export`.

@@ -1,5 +1,6 @@
 //! The CUDA kernels on a real device: right (against the f64 oracle), the same at every run, and how fast.
 //! `tests/gpu/scan.sh` runs it; it needs an NVIDIA driver and NVRTC, and nothing else.
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../tests/scan/case.rs"]
@@ -185,7 +186,11 @@ fn run() -> Result<bool, Error> {
             let (error, same) = check(&device, dims, parts, of)?;
             let right = error <= tolerance && same;
             passed &= right;
-            println!("{} {of:?} {dims:?}: largest error {error:.1e}, {}", if right { "ok  " } else { "FAIL" }, if same { "same bits again" } else { "OTHER BITS AGAIN" });
+            println!(
+                "{} {of:?} {dims:?}: largest error {error:.1e}, {}",
+                if right { "ok  " } else { "FAIL" },
+                if same { "same bits again" } else { "OTHER BITS AGAIN" }
+            );
         }
     }
     // What can be reached: a copy reads and writes each byte once.
@@ -200,7 +205,8 @@ fn run() -> Result<bool, Error> {
             let scan = OnDevice::new(&device, &case, of)?;
             let (forward, backward) = (time(&device, || scan.forward())?, time(&device, || scan.backward())?);
             // Each tensor once: u, delta, z, y and B, C; with their gradients on the way back.
-            let (channels, states, state) = (sequences * frames * 256 * of.size(), sequences * frames * 16 * of.size(), sequences * 256 * 16 * 4);
+            let (channels, states, state) =
+                (sequences * frames * 256 * of.size(), sequences * frames * 16 * of.size(), sequences * 256 * 16 * 4);
             let share = |bytes: usize, seconds: f64| 100.0 * bytes as f64 / bandwidth / seconds;
             println!(
                 "{of:?} {sequences:>6} {frames:>5} {:>12.3} {:>10.0} % {:>12.3} {:>10.0} %",

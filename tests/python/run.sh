@@ -32,3 +32,5 @@ if [ -f ../shared/data/mocap/tiny_test.npz ]; then
 else
   echo "skipped: the motion files (../shared is absent)"
 fi
+
+tests/python/ops.sh

@@ -4,19 +4,19 @@
 //! kernel for every `SelectiveScan` node, and ignores the function body that a model file may carry for plain runtimes.
 
 mod arguments;
+mod first_alone;
 mod kernel;
 
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use half::f16;
 use ort::operator::{KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput, ShapeInferenceContext};
 use ort::value::{PrimitiveTensorElementType, Shape, SymbolicDimensions, TensorElementType, ValueType};
 use scan::{Element, schema};
 
+use crate::first_alone::FirstAlone;
 use crate::kernel::ScanKernel;
 
 /// The domain `poselift.ssm` with `SelectiveScan` for f32 and for f16, both on the CPU.
@@ -38,15 +38,8 @@ pub fn operator_domain() -> ort::Result<OperatorDomain> {
 /// # Errors
 /// Those of `commit`.
 pub fn commit_with_operators<T, E>(commit: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    static REGISTERED: AtomicBool = AtomicBool::new(false);
-    static FIRST: Mutex<()> = Mutex::new(());
-    if REGISTERED.load(Ordering::Acquire) {
-        return commit();
-    }
-    let _in_line = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
-    let session = commit()?;
-    REGISTERED.store(true, Ordering::Release);
-    Ok(session)
+    static FIRST: FirstAlone = FirstAlone::new();
+    FIRST.run(commit)
 }
 
 /// The operator for one type of u, delta, B, C, z and y.

@@ -65,11 +65,13 @@ fn driver() -> Result<&'static Driver, Error> {
 }
 
 fn load() -> Result<Driver, String> {
-    let absent = |error: libloading::Error| format!("there is no CUDA driver here; install NVIDIA's ({error})");
+    let absent =
+        |error: libloading::Error| format!("there is no CUDA driver here; install NVIDIA's ({})", super::nvrtc::loader_words(&error));
     // SAFETY: the driver's own library; it stays loaded, so its functions stay good.
     let driver = unsafe {
         let library = Library::new("libcuda.so.1").map_err(absent)?;
-        let driver = functions(&library).map_err(|error| format!("the CUDA driver is too old; install a newer one ({error})"))?;
+        let driver = functions(&library)
+            .map_err(|error| format!("the CUDA driver is too old; install a newer one ({})", super::nvrtc::loader_words(&error)))?;
         std::mem::forget(library);
         driver
     };
@@ -271,7 +273,8 @@ impl Device {
     pub fn upload<T: Copy>(&self, values: &[T]) -> Result<Buffer, Error> {
         let buffer = self.buffer(size_of_val(values))?;
         // SAFETY: both have as many bytes.
-        self.driver.check("copying to the device", unsafe { (self.driver.to_device)(buffer.address, values.as_ptr().cast(), buffer.bytes) })?;
+        self.driver
+            .check("copying to the device", unsafe { (self.driver.to_device)(buffer.address, values.as_ptr().cast(), buffer.bytes) })?;
         Ok(buffer)
     }
 

@@ -184,9 +184,7 @@ pub unsafe fn backward(
     required("the gradient of A", grads.a, channels * states)?;
     required("the gradient of B", grads.b, per_state)?;
     required("the gradient of C", grads.c, per_state)?;
-    for (name, input, grad) in
-        [("D", inputs.d, grads.d), ("z", inputs.z, grads.z), ("delta_bias", inputs.delta_bias, grads.delta_bias)]
-    {
+    for (name, input, grad) in [("D", inputs.d, grads.d), ("z", inputs.z, grads.z), ("delta_bias", inputs.delta_bias, grads.delta_bias)] {
         if grad != 0 && input == 0 {
             return Err(Error::GradientOfAbsent { name });
         }

@@ -60,7 +60,8 @@ fn candidates() -> Vec<PathBuf> {
         return vec![given.into()];
     }
     let folders = [std::env::current_exe().ok(), std::env::current_dir().ok()];
-    let native = folders.iter().flatten().flat_map(|folder| folder.ancestors()).map(|folder| folder.join(NATIVE)).filter(|path| path.exists());
+    let native =
+        folders.iter().flatten().flat_map(|folder| folder.ancestors()).map(|folder| folder.join(NATIVE)).filter(|path| path.exists());
     native.chain(["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"].map(PathBuf::from)).collect()
 }
 
@@ -69,13 +70,18 @@ fn find() -> Result<Nvrtc, String> {
     for path in candidates() {
         match load(&path) {
             Ok(nvrtc) => return Ok(nvrtc),
-            Err(error) => refusals.push(error.to_string()),
+            Err(error) => refusals.push(loader_words(&error)),
         }
     }
     Err(format!(
         "NVRTC, which compiles the kernels, cannot be loaded; run scripts/native.sh nvrtc, or set POSELIFT_NVRTC to libnvrtc.so.13 ({})",
         refusals.join("; ")
     ))
+}
+
+/// What the loader itself says, which names the file.
+pub(super) fn loader_words(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn load(path: &Path) -> Result<Nvrtc, libloading::Error> {
@@ -168,7 +174,10 @@ pub fn compile(program: Program, architecture: u32) -> Result<Compiled, Error> {
     let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned();
     program_of.check("compiling", status).map_err(|error| {
         let (major, minor) = nvrtc.version;
-        Error::Cuda(format!("{error} (version {major}.{minor}, for sm_{architecture}): {}", log.lines().next().unwrap_or("no more is known")))
+        Error::Cuda(format!(
+            "{error} (version {major}.{minor}, for sm_{architecture}): {}",
+            log.lines().next().unwrap_or("no more is known")
+        ))
     })?;
     let image = program_of.bytes("the result", nvrtc.image_size, nvrtc.image)?;
     Ok(Compiled { image, log })

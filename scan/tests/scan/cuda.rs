@@ -10,7 +10,8 @@ use std::sync::Mutex;
 
 use half::{bf16, f16};
 use scan::cuda::{
-    self, Address, ElementType, InputAddresses, InputGradAddresses, Kernel, Launcher, MAX_STATES, OutputAddresses, OutputGradAddresses, Program,
+    self, Address, ElementType, InputAddresses, InputGradAddresses, Kernel, Launcher, MAX_STATES, OutputAddresses, OutputGradAddresses,
+    Program,
 };
 use scan::{Dims, Error};
 
@@ -142,7 +143,8 @@ fn run<T: Value>(case: &Case<f32>, multiprocessors: usize, seed: u64) -> Results
         delta_softplus: case.delta_softplus,
     };
     let room = |values: usize| vec![T::NAN; values];
-    let (mut y, mut grad_u, mut grad_delta, mut grad_z) = (room(s * l * channels), room(s * l * channels), room(s * l * channels), room(s * l * channels));
+    let (mut y, mut grad_u, mut grad_delta, mut grad_z) =
+        (room(s * l * channels), room(s * l * channels), room(s * l * channels), room(s * l * channels));
     let (mut grad_b, mut grad_c) = (room(s * l * states), room(s * l * states));
     let nan = |values: usize| vec![f32::NAN; values];
     let (mut last_state, mut initial_state, mut a) = (nan(s * channels * states), nan(s * channels * states), nan(channels * states));
@@ -150,7 +152,8 @@ fn run<T: Value>(case: &Case<f32>, multiprocessors: usize, seed: u64) -> Results
     let mut workspace = nan(cuda::workspace_bytes(case.dims).expect("a size") / 4);
     // SAFETY: every address is of a vector of the right length, which nothing else touches meanwhile.
     unsafe {
-        cuda::forward(&emulator, case.dims, &inputs, &OutputAddresses { y: write(&mut y), last_state: write(&mut last_state) }).expect("forward");
+        cuda::forward(&emulator, case.dims, &inputs, &OutputAddresses { y: write(&mut y), last_state: write(&mut last_state) })
+            .expect("forward");
         let from = OutputGradAddresses { y: read(&grad_y), last_state: read_optional(case.grad_last_state.as_ref()) };
         let to = InputGradAddresses {
             u: write(&mut grad_u),
@@ -214,9 +217,20 @@ fn any_number_of_states() {
 #[test]
 fn shapes_at_the_edges() {
     // Blocks have 32 or 128 channels, tiles 32 frames, chunks 8.
-    for (sequences, frames, channels) in
-        [(0, 3, 2), (3, 0, 2), (3, 2, 0), (0, 0, 0), (1, 1, 1), (5, 1, 33), (1, 7, 32), (1, 8, 129), (2, 31, 3), (1, 33, 31), (1, 243, 5), (1, 1000, 2)]
-    {
+    for (sequences, frames, channels) in [
+        (0, 3, 2),
+        (3, 0, 2),
+        (3, 2, 0),
+        (0, 0, 0),
+        (1, 1, 1),
+        (5, 1, 33),
+        (1, 7, 32),
+        (1, 8, 129),
+        (2, 31, 3),
+        (1, 33, 31),
+        (1, 243, 5),
+        (1, 1000, 2),
+    ] {
         agrees(dims(sequences, frames, channels, 16), Parts::ALL, 3);
     }
     agrees(dims(150, 3, 2, 16), Parts::ALL, 4); // more sequences than rows are summed at a time
@@ -361,7 +375,10 @@ fn what_cannot_run_is_refused_in_words() {
     for huge in [dims(usize::MAX, 2, 2, 16), dims(1, usize::MAX, 1, 16), dims(1, 1, usize::MAX / 8, 16), dims(1 << 40, 1, 1, 16)] {
         assert!(forward(huge, &none).contains("more data than this machine can address"), "{huge:?}");
     }
-    let (inputs, grads) = (InputAddresses { u: 8, delta: 8, a: 8, b: 8, c: 8, ..none }, InputGradAddresses { u: 8, delta: 8, a: 8, b: 8, c: 8, d: 8, ..Default::default() });
+    let (inputs, grads) = (
+        InputAddresses { u: 8, delta: 8, a: 8, b: 8, c: 8, ..none },
+        InputGradAddresses { u: 8, delta: 8, a: 8, b: 8, c: 8, d: 8, ..Default::default() },
+    );
     // SAFETY: refused before anything is launched.
     let error = unsafe { cuda::backward(&emulator, dims(1, 1, 1, 16), &inputs, &OutputGradAddresses { y: 8, last_state: 0 }, &grads, 8) };
     assert_eq!(error, Err(Error::GradientOfAbsent { name: "D" }));

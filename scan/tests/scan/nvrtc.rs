@@ -1,4 +1,5 @@
 //! The CUDA kernels through NVRTC, with no GPU: they compile for every architecture, and keep their states in registers.
+#![allow(clippy::print_stdout, reason = "what was skipped, and the figures for whoever asks with --nocapture")]
 
 use std::path::Path;
 
@@ -19,14 +20,16 @@ fn number_before(text: &str, words: &str) -> Option<u32> {
 }
 
 fn usage(log: &str, kernel: Kernel) -> Usage {
-    let start = log.find(&format!("Function properties for {}\n", kernel.name())).unwrap_or_else(|| panic!("{} is not in: {log}", kernel.name()));
+    let start =
+        log.find(&format!("Function properties for {}\n", kernel.name())).unwrap_or_else(|| panic!("{} is not in: {log}", kernel.name()));
     let lines: Vec<&str> = log[start..].lines().skip(1).take(2).collect();
     let [spills, registers] = lines[..] else { panic!("{log}") };
     Usage {
         registers: number_before(registers, " registers").expect("registers"),
         shared_bytes: number_before(registers, " bytes smem").unwrap_or(0),
         stack_bytes: number_before(spills, " bytes stack").expect("stack"),
-        spilled_bytes: number_before(spills, " bytes spill stores").expect("stores") + number_before(spills, " bytes spill loads").expect("loads"),
+        spilled_bytes: number_before(spills, " bytes spill stores").expect("stores")
+            + number_before(spills, " bytes spill loads").expect("loads"),
     }
 }
 
@@ -37,7 +40,12 @@ fn check(architecture: u32, element: ElementType, states: usize) {
     for kernel in Kernel::ALL {
         let usage = usage(&compiled.log, kernel);
         println!("sm_{architecture} {element:?} N={states} {}: {usage:?}", kernel.name());
-        assert_eq!((usage.spilled_bytes, usage.stack_bytes), (0, 0), "sm_{architecture} {element:?} N={states} {}: {usage:?}", kernel.name());
+        assert_eq!(
+            (usage.spilled_bytes, usage.stack_bytes),
+            (0, 0),
+            "sm_{architecture} {element:?} N={states} {}: {usage:?}",
+            kernel.name()
+        );
         // 128 threads with so many registers: five blocks at least on a multiprocessor's 65536.
         let most = match kernel {
             Kernel::SumFew | Kernel::SumMany => 40,
