@@ -85,10 +85,12 @@ pub unsafe extern "system" fn RegisterCustomOps(options: *mut sys::OrtSessionOpt
         })
     }));
     match domain {
-        // SAFETY: live options, and a domain that lives as long as the process.
         Ok(Ok(Domain(domain))) => {
-            catch_unwind(AssertUnwindSafe(|| unsafe { ((*api).AddCustomOpDomain)(options, domain.ptr().cast_mut()) }))
-                .unwrap_or_else(|_| refuse("libposelift_ops panicked; this is a defect of poselift"))
+            let add = AssertUnwindSafe(|| {
+                // SAFETY: live options, and a domain that lives as long as the process.
+                unsafe { ((*api).AddCustomOpDomain)(options, domain.ptr().cast_mut()) }
+            });
+            catch_unwind(add).unwrap_or_else(|_| refuse("libposelift_ops panicked; this is a defect of poselift"))
         }
         Ok(Err(message)) => refuse(message),
         Err(_) => refuse("libposelift_ops panicked; this is a defect of poselift"),

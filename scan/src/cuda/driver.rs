@@ -273,8 +273,8 @@ impl Device {
     pub fn upload<T: Copy>(&self, values: &[T]) -> Result<Buffer, Error> {
         let buffer = self.buffer(size_of_val(values))?;
         // SAFETY: both have as many bytes.
-        self.driver
-            .check("copying to the device", unsafe { (self.driver.to_device)(buffer.address, values.as_ptr().cast(), buffer.bytes) })?;
+        let status = unsafe { (self.driver.to_device)(buffer.address, values.as_ptr().cast(), buffer.bytes) };
+        self.driver.check("copying to the device", status)?;
         Ok(buffer)
     }
 

@@ -388,7 +388,8 @@ __device__ __forceinline__ void backward(const Backward &x, BackwardShared &shar
   for (int chunk = chunks - 1; chunk >= 0; --chunk) {
     const int begin = chunk * CHUNK, rows = min(CHUNK, x.frames - begin);
     const long long first_row = place.sequence * x.frames + begin; // of (S, L, ..)
-    __syncthreads(); // nobody still reads the chunk behind
+    // Nobody still reads what is written here: the chunk behind ended with a barrier, after which only its sums were read, and
+    // they are written after the next one.
     prepare(x, place, begin, rows, shared);
     __syncthreads();
 
