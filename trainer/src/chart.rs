@@ -91,21 +91,21 @@ fn panel(canvas: &mut Canvas, frame: [f32; 4], title: &str, curves: &[Curve], x_
     }
 }
 
-/// Four to nine round numbers within the range.
+/// Three to nine round numbers within the range.
 fn ticks(lo: f64, hi: f64) -> Vec<f64> {
-    let rough = (hi - lo) / 5.0;
+    let rough = (hi - lo) / 8.0;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|&step| step >= rough).unwrap_or(power);
     let first = (lo / step).ceil() as i64;
     (first..).map(|k| k as f64 * step).take_while(|&value| value <= hi * (1.0 + 1e-12) + 1e-300).take(20).collect()
 }
 
-/// Four digits at most, without zeros at the end.
+/// Five decimals at most, without zeros at the end.
 fn number(value: f64) -> String {
-    if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) {
+    if value != 0.0 && !(1e-4..1e5).contains(&value.abs()) {
         return format!("{value:.1e}");
     }
-    let text = format!("{value:.4}");
+    let text = format!("{value:.5}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -230,9 +230,9 @@ mod tests {
     fn ticks_are_round_and_few() {
         for (lo, hi) in [(0.0, 1.0), (3.0, 97.0), (1e-6, 5e-4), (-2.0, 2.0), (87.1, 87.9)] {
             let found = ticks(lo, hi);
-            assert!((3..=11).contains(&found.len()) && found.iter().all(|v| (lo - 1e-9..=hi + 1e-9).contains(v)), "{lo} {hi}: {found:?}");
+            assert!((3..=10).contains(&found.len()) && found.iter().all(|v| (lo - 1e-9..=hi + 1e-9).contains(v)), "{lo} {hi}: {found:?}");
         }
-        assert_eq!([number(0.5), number(20.0), number(1e-4)], ["0.5", "20", "1.0e-4"]);
+        assert_eq!([number(0.5), number(20.0), number(2e-4), number(1e-5)], ["0.5", "20", "0.0002", "1.0e-5"]);
     }
 
     #[test]

@@ -115,14 +115,14 @@ pub fn open(recipe: &Recipe, data: &Path) -> Result<RunData> {
             let (held, is_test) = held_out(recipe, &["S9", "S11"]);
             let known: Vec<&str> = set.recordings().iter().map(|r| r.subject.as_str()).collect();
             let is_held = |name: &&str| held.iter().any(|h| h == name);
-            // the test subjects are never trained on
             ensure!(
-                known.iter().any(|name| is_held(&name)),
+                known.iter().any(|name| is_held(name)),
                 "{}: it has nobody of {} to validate on, but {}: name some in data.validation_subjects",
                 data.display(),
                 held.join(", "),
                 held_names(&known)
             );
+            // the test subjects are never trained on
             let train: Vec<&str> = known.iter().filter(|name| !is_held(name) && !["S9", "S11"].contains(name)).copied().collect();
             let held: Vec<&str> = known.iter().filter(|name| is_held(name)).copied().collect();
             motion(recipe, set.mocap(&train)?, set.mocap(&held)?, held_names(&held), is_test)

@@ -109,18 +109,24 @@ fn curve(epochs: &[Json], key: &str, name: &str) -> Curve {
 }
 
 fn panels(epochs: &[Json]) -> Vec<(String, Vec<Curve>)> {
-    let terms = ["loss", "mpjpe", "n_mpjpe", "velocity"];
+    let terms = ["loss", "mpjpe", "n_mpjpe"];
+    let is_step = |key: &str| key.ends_with("mpjve_mm");
     let of = |unit: &str| -> Vec<Curve> {
-        let keys = validation_keys(epochs).into_iter().filter(|key| key.ends_with(unit));
+        let keys = validation_keys(epochs).into_iter().filter(|key| key.ends_with(unit) && !is_step(key));
         keys.map(|key| curve(epochs, &key, key.trim_start_matches("validation.").trim_end_matches(unit))).collect()
     };
     let mut panels =
         vec![("training loss and its terms before their weights".to_owned(), terms.iter().map(|key| curve(epochs, key, key)).collect())];
+    panels.push(("training loss, velocity term".to_owned(), vec![curve(epochs, "velocity", "velocity")]));
     for (unit, title) in [("_mm", "validation, mm"), ("_px", "validation, px of a 1000-px frame"), ("_percent", "validation, %")] {
         let curves = of(unit);
         if !curves.is_empty() {
             panels.push((title.to_owned(), curves));
         }
+    }
+    let steps: Vec<String> = validation_keys(epochs).into_iter().filter(|key| is_step(key)).collect();
+    if let Some(key) = steps.first() {
+        panels.push(("validation, MPJVE, mm per frame".to_owned(), vec![curve(epochs, key, "mpjve")]));
     }
     panels.push(("learning rate".to_owned(), vec![curve(epochs, "learning_rate", "learning rate")]));
     panels

@@ -60,3 +60,15 @@ fn wrong_folders_are_named() {
     }
     assert!(ClipFolder::open(dir.path(), ClipOptions { dim_in: 5, ..PLAIN }).is_err());
 }
+
+#[test]
+fn first_and_last_share_the_clips_among_them() {
+    let Some(formats) = shared("reference/formats/numpy2/motion3d") else { return };
+    let open = || ClipFolder::open(&formats.join("H36M-27/test"), PLAIN).unwrap();
+    let all = open().files().to_vec();
+    for share in [0.05, 0.1, 0.3, 0.5, 0.9] {
+        let parts = [open().first(1.0 - share).unwrap(), open().last(share).unwrap()];
+        assert_eq!(parts.each_ref().map(|part| part.files().to_vec()).concat(), all, "{share}");
+    }
+    assert!(open().last(0.001).unwrap_err().to_string().contains("of which a share of 0.001 is none"));
+}
