@@ -3,6 +3,7 @@
 // Each thread of a block is a fiber. A fiber runs until it waits: at __syncthreads for its block, in a shuffle for its warp.
 // Which of those that may run goes next is random, so that a missing barrier shows as a wrong result under some seed. Blocks
 // run one after the other, in random order; shared memory is full of NaN when a block starts, as is what nobody wrote.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -37,10 +38,16 @@ struct Barrier {
 
 // The block that runs.
 struct Block {
-  std::vector<ucontext_t> fibers;
+  // A fiber starts with a context and goes on with a jump: switching contexts asks the kernel about signals each time.
+  std::vector<ucontext_t> starts;
   std::vector<std::vector<char>> stacks;
+  struct Place {
+    jmp_buf at;
+  };
+  std::vector<Place> places;
+  std::vector<bool> started;
+  jmp_buf scheduler;
   std::vector<unsigned> ready;
-  ucontext_t scheduler;
   unsigned current = 0, finished = 0;
   Barrier all;
   std::vector<Barrier> warps;
@@ -63,9 +70,8 @@ void wait(Barrier &barrier) {
     barrier.waiting.clear();
     return;
   }
-  const unsigned self = block.current;
-  barrier.waiting.push_back(self);
-  swapcontext(&block.fibers[self], &block.scheduler);
+  barrier.waiting.push_back(block.current);
+  if (_setjmp(block.places[block.current].at) == 0) _longjmp(block.scheduler, 1);
 }
 
 void __syncthreads() { wait(block.all); }
@@ -131,7 +137,22 @@ void fiber() {
   threadIdx.x = block.current;
   block.kernel(block.argument);
   ++block.finished;
-  swapcontext(&block.fibers[block.current], &block.scheduler);
+  _longjmp(block.scheduler, 1);
+}
+
+// Runs all fibers until none can go on. What it needs after a jump is in `block`, not in its own variables.
+void schedule() {
+  while (true) {
+    if (_setjmp(block.scheduler) != 0) continue;
+    if (block.ready.empty()) return;
+    std::swap(block.ready[block.below(unsigned(block.ready.size()))], block.ready.back());
+    block.current = block.ready.back();
+    block.ready.pop_back();
+    threadIdx.x = block.current;
+    if (block.started[block.current]) _longjmp(block.places[block.current].at, 1);
+    block.started[block.current] = true;
+    setcontext(&block.starts[block.current]);
+  }
 }
 
 template <typename Argument, void (*KERNEL)(Argument)>
@@ -158,8 +179,9 @@ extern "C" int emulate(const char *kernel, unsigned blocks, unsigned threads, co
   block.random = seed * 0x9e3779b97f4a7c15u | 1;
   block.kernel = found->second;
   block.argument = argument;
-  block.fibers.resize(threads);
+  block.starts.resize(threads);
   block.stacks.resize(threads);
+  block.places.resize(threads);
   block.exchanged.resize(threads);
   std::vector<unsigned> order(blocks);
   for (unsigned i = 0; i < blocks; ++i) order[i] = i;
@@ -171,22 +193,17 @@ extern "C" int emulate(const char *kernel, unsigned blocks, unsigned threads, co
     block.warps.assign(threads / 32, Barrier{32});
     block.finished = 0;
     block.ready.clear();
+    block.started.assign(threads, false);
     for (unsigned i = 0; i < threads; ++i) {
       block.stacks[i].resize(128 << 10);
-      getcontext(&block.fibers[i]);
-      block.fibers[i].uc_stack.ss_sp = block.stacks[i].data();
-      block.fibers[i].uc_stack.ss_size = block.stacks[i].size();
-      block.fibers[i].uc_link = nullptr;
-      makecontext(&block.fibers[i], fiber, 0);
+      getcontext(&block.starts[i]);
+      block.starts[i].uc_stack.ss_sp = block.stacks[i].data();
+      block.starts[i].uc_stack.ss_size = block.stacks[i].size();
+      block.starts[i].uc_link = nullptr;
+      makecontext(&block.starts[i], fiber, 0);
       block.ready.push_back(i);
     }
-    while (!block.ready.empty()) {
-      std::swap(block.ready[block.below(unsigned(block.ready.size()))], block.ready.back());
-      block.current = block.ready.back();
-      block.ready.pop_back();
-      threadIdx.x = block.current;
-      swapcontext(&block.scheduler, &block.fibers[block.current]);
-    }
+    schedule();
     if (block.finished != threads) return 2;
   }
   return 0;

@@ -26,7 +26,18 @@ fn emulator(built: &mut HashMap<Program, Emulate>, program: Program) -> Emulate 
     *built.entry(program).or_insert_with(|| {
         let library = format!("{}/emulator-{}-{:?}.so", env!("CARGO_TARGET_TMPDIR"), program.states(), program.element());
         let status = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
-            .args(["-std=c++17", "-O2", "-Wall", "-Wno-unknown-pragmas", "-Werror", "-shared", "-fPIC", "-o", &library])
+            .args([
+                "-std=c++17",
+                "-O2",
+                "-U_FORTIFY_SOURCE",
+                "-Wall",
+                "-Wno-unknown-pragmas",
+                "-Werror",
+                "-shared",
+                "-fPIC",
+                "-o",
+                &library,
+            ])
             .args(program.definitions())
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/emulator.cpp"))
             .status()
