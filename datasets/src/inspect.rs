@@ -250,7 +250,7 @@ pub fn inspect(path: &Path) -> Result<Summary, Error> {
         Kind::VideoPose3d => vec![video_pose_3d(&open_video_pose_3d(path)?)],
         Kind::Mpi3dhp => vec![mpi_inf_3dhp(path)?],
         Kind::Bvh => vec![mocap_part("BVH", &motion_files::open_bvh(path, None)?.set)],
-        Kind::AsfAmc => vec![mocap_part("ASF/AMC", &motion_files::open_amc(path)?.set)],
+        Kind::AsfAmc => vec![mocap_part("ASF/AMC", &motion_files::open_amc(path, None)?.set)],
         Kind::Keypoints => vec![keypoints(path)?],
     };
     Ok(Summary { kind, path: path.to_owned(), parts })
@@ -522,12 +522,18 @@ fn distinct(names: impl Iterator<Item = String>) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// The motion of a set that has some in world space, to be saved as a joint NPZ or trained on.
+/// The motion of a set that has some in world space, to be saved as a joint NPZ or trained on. `fps` is for BVH and ASF/AMC.
 ///
 /// # Errors
 /// A set without motion in the world, and what its reader refuses.
 pub fn motion_of(path: &Path, fps: Option<f64>) -> Result<Arc<MocapSet>, Error> {
     let kind = Kind::of(path)?;
+    if let Some(fps) = fps.filter(|_| !matches!(kind, Kind::Bvh | Kind::AsfAmc)) {
+        return Err(Error::options(format!(
+            "{fps} frames per second are asked for, but a set of kind {} stays at its own rate",
+            kind.name()
+        )));
+    }
     let set = match kind {
         Kind::MotionCapture if path.is_file() => MocapSet::open(path)?,
         Kind::VideoPose3d => {
@@ -536,7 +542,7 @@ pub fn motion_of(path: &Path, fps: Option<f64>) -> Result<Arc<MocapSet>, Error> 
             set.mocap(&subjects.iter().map(String::as_str).collect::<Vec<_>>())?
         }
         Kind::Bvh => motion_files::open_bvh(path, fps)?.set,
-        Kind::AsfAmc => motion_files::open_amc(path)?.set,
+        Kind::AsfAmc => motion_files::open_amc(path, fps)?.set,
         _ => {
             let problem =
                 format!("is of kind {}: expected motion in world space, one of BVH, ASF/AMC, VideoPose3D or a joint NPZ", kind.name());

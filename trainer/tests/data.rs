@@ -123,6 +123,9 @@ fn cmu_s_asf_and_amc_are_read() {
     let out = folder.path().join("all.npz");
     succeed("convert", folder.path(), &["--out", out.to_str().unwrap()]);
     let set = MocapSet::open(&out).unwrap();
+    assert_eq!((set.fps(), set.frames()), (50.0, 5), "12 frames at 120 per second");
+    succeed("convert", folder.path(), &["--fps", "120", "--out", out.to_str().unwrap()]);
+    assert_eq!(MocapSet::open(&out).unwrap().frames(), 12);
     assert_eq!((set.clips()[0].name.as_str(), set.clips()[0].subject.as_str()), ("07_01", "07"));
     let unit = 25.4 / 0.45; // mm
     let pose = &set.poses(0)[0];
@@ -231,5 +234,7 @@ fn wrong_input_is_one_sentence() {
     let swapped: Vec<f32> = walks.poses(0).iter().flat_map(|pose| pose::skeleton::flip_index().map(|j| pose[j])).flatten().collect();
     write(formats::Tensor::f32([20, 17, 3], swapped));
     assert!(error("inspect", &at("set.npz"), &[]).contains("left and right are swapped"));
+    write(scaled(1.0));
+    assert!(error("convert", &at("set.npz"), &["--fps", "30", "--out", "x.npz"]).contains("stays at its own rate"));
     assert!(error("convert", &at("bad.pkl"), &["--out", "x.npz"]).contains("expected motion in world space"));
 }

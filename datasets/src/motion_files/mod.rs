@@ -111,11 +111,12 @@ pub fn open_bvh(path: &Path, fps: Option<f64>) -> Result<Opened, Error> {
     assemble(path, fps.unwrap_or(FPS), motions)
 }
 
-/// Reads CMU's folders: each `.amc` with the one `.asf` beside it (or that of its name). CMU's frame rate is 120.
+/// Reads CMU's folders: each `.amc` with the one `.asf` beside it (or that of its subject's name), at `fps` ([`FPS`] when `None`); the
+/// files are taken to be at CMU's 120 frames per second.
 ///
 /// # Errors
 /// As [`open_bvh`], and a motion without skeleton.
-pub fn open_amc(path: &Path) -> Result<Opened, Error> {
+pub fn open_amc(path: &Path, fps: Option<f64>) -> Result<Opened, Error> {
     let dir = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
     let motions = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("amc")) { vec![path.to_owned()] } else { files(dir, "amc")? };
     let skeletons = files(dir, "asf")?;
@@ -130,7 +131,7 @@ pub fn open_amc(path: &Path) -> Result<Opened, Error> {
         let skeleton = asf::Skeleton::parse(asf, &read_text(asf)?)?;
         Ok((file.clone(), skeleton.motion(file, &read_text(file)?)?))
     });
-    assemble(path, FPS, read)
+    assemble(path, fps.unwrap_or(FPS), read)
 }
 
 fn subject_of(root: &Path, file: &Path) -> String {

@@ -75,7 +75,7 @@ struct ConvertArgs {
     /// Subjects of mocap_test.npz, by comma. All others are for training.
     #[arg(long, value_delimiter = ',')]
     test: Vec<String>,
-    /// Frames per second of the result, for BVH.
+    /// Frames per second of the result, for BVH and ASF/AMC; 50 when absent.
     #[arg(long)]
     fps: Option<f64>,
 }
