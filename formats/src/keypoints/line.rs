@@ -30,6 +30,7 @@ impl fmt::Display for StreamId {
 }
 
 /// What a line says.
+#[allow(clippy::large_enum_variant)] // there is one at a time
 #[derive(Clone, Debug, PartialEq)]
 pub enum LineEvent {
     /// One frame.

@@ -83,18 +83,20 @@ enum Command {
 const STREAM_HELP: &str = "\
 Live streams (--stream): one JSON object a line, in and out, each line flushed at once.
 
-  In, a frame of one person; joints in the order of --skeleton, x right and y down from the top left corner in pixels, confidence 0 to 1:
-    {\"time_s\": 12.345, \"keypoints\": [[960.5, 210.0, 0.98], null, ...]}
-  A joint that is missing is null. A frame in which nobody is seen has \"keypoints\": null. Times rise. With \"id\": \"any text\" or a
-  whole number in it, a line belongs to the stream of that name, and so do its poses. {\"end\": true, \"id\": ...} ends a stream; the
-  end of the input ends all.
+In, a frame of one person:
 
-  Out, a pose for each frame, in order: time_s (that of the frame), delay_s (how much later the newest frame is that was waited for), held
-  (the person was not seen), restarted (the first pose of a person), confidence (17), pose25 (17 x 3, normalised), transform
-  (centre_px, half_size_px), root_px, camera_mm (17 x 3: x right, y down, z away), root_depth_mm, world_mm (17 x 3: z up, floor at 0),
-  world_from_camera, scale_source, height_m; id where there was one. Joints are those of Human3.6M.
+  {\"time_s\": 12.345, \"keypoints\": [[960.5, 210.0, 0.98], null, ...], \"id\": \"left camera\"}
 
-  A line that is no good is answered by {\"error\": \"one sentence\", \"line\": its number, from 1}, and the stream goes on.";
+Joints stand in the order of --skeleton: x right and y down from the top left corner in pixels, confidence 0 to 1; null is a joint that is \
+missing, and \"keypoints\": null a frame in which nobody is seen. Times rise. The id (a text or a whole number) may be left out; it tells \
+several streams apart. {\"end\": true, \"id\": ...} ends a stream, the end of the input ends all.
+
+Out, a pose for each frame, in order: time_s (that of the frame), delay_s (how much later the newest frame is that was waited for), held (the \
+person was not seen), restarted (the first pose of a person), confidence (17), pose25 (17 x 3, normalised), transform (centre_px, \
+half_size_px), root_px, camera_mm (17 x 3: x right, y down, z away), root_depth_mm, world_mm (17 x 3: z up, floor at 0), world_from_camera, \
+scale_source, height_m; and the id. Joints are those of Human3.6M.
+
+A line that is no good is answered by {\"error\": \"one sentence\", \"line\": its number, from 1}, and the stream goes on.";
 
 #[derive(Args)]
 struct LiftArgs {
@@ -146,7 +148,7 @@ struct StreamArgs {
     /// Seconds over which a person who is not seen is held [default: 0.5].
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     hold: Option<f64>,
-    /// Time constant in seconds with which poses pass from one window to the next; 0 = they may jump [default: 0.1].
+    /// Time constant in seconds with which poses pass from one window to the next; 0 = they may jump [default: 0.05].
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     blend: Option<f64>,
     /// Take jitter out with a One-Euro filter; or with these cutoff at rest (Hz) and beta (Hz s/mm) [default: 1,0.01].
