@@ -62,7 +62,7 @@ impl Errors {
 }
 
 #[test]
-#[ignore = "half a minute: figures for the record"]
+#[ignore = "minutes: figures for the record"]
 fn look_ahead_and_blending_on_real_motion() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/mocap/tiny_test.npz");
     let Ok(arrays) = formats::npz::read(path.as_ref()) else {
