@@ -12,7 +12,10 @@ use serde::Serialize;
 use crate::{
     onnx::{
         Extent, node,
-        proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension, type_proto},
+        proto::{
+            AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension,
+            type_proto,
+        },
         value_info,
     },
     session::{self, Options, Session},
@@ -94,7 +97,9 @@ pub fn inspect(model: &ModelProto) -> Inspection {
         *operators.entry(operator(node)).or_default() += 1;
     }
     let count = |dims: &[i64]| dims.iter().map(|&n| u64::try_from(n).unwrap_or(0)).product::<u64>();
-    let float = |kind: Option<i32>| [DataType::Float, DataType::Float16, DataType::Bfloat16, DataType::Double].iter().any(|t| kind == Some(*t as i32));
+    let float = |kind: Option<i32>| {
+        [DataType::Float, DataType::Float16, DataType::Bfloat16, DataType::Double].iter().any(|t| kind == Some(*t as i32))
+    };
     let metadata = model
         .metadata_props
         .iter()
@@ -158,7 +163,11 @@ pub fn count_macs(model: &ModelProto, sizes: &HashMap<String, usize>) -> Result<
     for input in &inspection.inputs {
         let shape = input.shape.as_ref().filter(|_| input.element == "float").ok_or_else(|| Error::Input {
             name: input.name.clone(),
-            found: format!("{} of {}", input.element, input.shape.as_ref().map_or("unknown rank".to_owned(), |s| format!("{} axes", s.len()))),
+            found: format!(
+                "{} of {}",
+                input.element,
+                input.shape.as_ref().map_or("unknown rank".to_owned(), |s| format!("{} axes", s.len()))
+            ),
         })?;
         let size = |text: &String| text.parse().ok().or_else(|| sizes.get(text).copied()).unwrap_or(1);
         inputs.push((input.name.clone(), shape.iter().map(size).collect()));

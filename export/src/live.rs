@@ -11,9 +11,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use formats::StateDict;
-use network::{
-    Context, LiveConfig, LiveLifter, LiveState, Tensor as _, WeightSource, Weights, layers::MambaState, skeleton::JOINTS,
-};
+use network::{Context, LiveConfig, LiveLifter, LiveState, Tensor as _, WeightSource, Weights, layers::MambaState, skeleton::JOINTS};
 
 use crate::{
     lifter::{Error, FileWeights, INPUT, OUTPUT},

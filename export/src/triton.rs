@@ -41,7 +41,9 @@ pub enum Error {
     #[error("`{0}` cannot be a model's name: expected letters, digits, `-`, `_` and `.`, none of them first but letters and digits")]
     Name(String),
     /// An input or output that Triton cannot batch.
-    #[error("{port} has the shape ({shape}) of {element}: expected float with a free first axis (the batch) and known or free others; export the model with `export onnx`")]
+    #[error(
+        "{port} has the shape ({shape}) of {element}: expected float with a free first axis (the batch) and known or free others; export the model with `export onnx`"
+    )]
     Port {
         /// Name.
         port: String,

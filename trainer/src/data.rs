@@ -116,7 +116,7 @@ pub fn open(recipe: &Recipe, data: &Path) -> Result<RunData> {
             let known: Vec<&str> = set.recordings().iter().map(|r| r.subject.as_str()).collect();
             let is_held = |name: &&str| held.iter().any(|h| h == name);
             ensure!(
-                known.iter().any(|name| is_held(name)),
+                known.iter().any(&is_held),
                 "{}: it has nobody of {} to validate on, but {}: name some in data.validation_subjects",
                 data.display(),
                 held.join(", "),

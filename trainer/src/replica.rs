@@ -1,7 +1,7 @@
 //! Data parallelism within the process: a batch is split over threads, each with its own copy of the layers on the same weights.
 //!
-//! Layers of a small model are too short to share among threads: two replicas of one thread each finish nearly twice the clips that
-//! one replica of two threads does. Each replica normalises its batch normalisation by its own shard, as data parallelism does.
+//! Layers of a small model are too short to share among threads: two replicas of one thread each make 1.2 to 1.3 times the steps of one
+//! replica on two threads. Each replica normalises its batch normalisation by its own shard, as data parallelism does.
 
 use std::{
     sync::mpsc::{Receiver, Sender, channel},
@@ -89,12 +89,10 @@ impl Replicas {
             let (shards, to_do) = channel();
             let (done, answers) = channel();
             let (config, weights, device) = (lifter.config.clone(), lifter.weights.alias(), lifter.device());
-            thread::Builder::new()
-                .name(format!("replica-{}", index + 1))
-                .spawn(move || {
-                    tch::set_num_threads(threads_each);
-                    work(&config, &weights, device, objective, &to_do, &done);
-                })?;
+            thread::Builder::new().name(format!("replica-{}", index + 1)).spawn(move || {
+                tch::set_num_threads(threads_each);
+                work(&config, &weights, device, objective, &to_do, &done);
+            })?;
             Ok(Worker { shards, answers })
         };
         Ok(Self { workers: (0..count).map(start).collect::<Result<_>>()?, threads_each })

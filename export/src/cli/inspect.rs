@@ -31,7 +31,8 @@ pub struct Args {
 }
 
 fn size(text: &str) -> Result<(String, usize), String> {
-    let parsed = text.split_once('=').and_then(|(name, size)| Some((name.to_owned(), size.parse().ok().filter(|n| (1..=1 << 20).contains(n))?)));
+    let parsed =
+        text.split_once('=').and_then(|(name, size)| Some((name.to_owned(), size.parse().ok().filter(|n| (1..=1 << 20).contains(n))?)));
     parsed.ok_or_else(|| "expected NAME=SIZE with a size of 1 to 1048576, such as frames=243".to_owned())
 }
 
@@ -43,11 +44,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let inspection = inspect(&model);
     let mut sizes: HashMap<String, usize> = inspection.metadata.iter().map(|m| ("frames".to_owned(), m.frames)).collect();
     sizes.extend(args.size.iter().cloned());
-    let macs =
-        if args.no_macs { None } else { Some(count_macs(&model, &sizes).with_context(|| format!("cannot count the work of {path}; --no-macs leaves it out"))?) };
+    let macs = if args.no_macs {
+        None
+    } else {
+        Some(count_macs(&model, &sizes).with_context(|| format!("cannot count the work of {path}; --no-macs leaves it out"))?)
+    };
     if args.json {
         let total = macs.as_ref().map(Macs::total);
-        let report = json!({ "model": args.model, "bytes": bytes.len(), "contents": inspection, "macs": macs, "total_macs": total, "sizes": sizes });
+        let report =
+            json!({ "model": args.model, "bytes": bytes.len(), "contents": inspection, "macs": macs, "total_macs": total, "sizes": sizes });
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
     }
@@ -77,15 +82,21 @@ fn print(inspection: &Inspection) {
         }
         None => println!("No metadata of poselift: not one of its lifters."),
     }
-    let sets: Vec<String> =
-        inspection.opsets.iter().map(|(domain, version)| format!("{} {version}", if domain.is_empty() { "ONNX" } else { domain })).collect();
+    let sets: Vec<String> = inspection
+        .opsets
+        .iter()
+        .map(|(domain, version)| format!("{} {version}", if domain.is_empty() { "ONNX" } else { domain }))
+        .collect();
     println!("Operator sets: {}.", sets.join(", "));
     if !inspection.functions.is_empty() {
         println!("Bodies in the file: {}: any engine runs them, one with the operator is faster.", inspection.functions.join(", "));
     }
     let ports = |what: &str, ports: &[Port]| {
         for Port { name, element, shape } in ports {
-            println!("{what} {name}: {element} {}", shape.as_ref().map_or("of any shape".to_owned(), |shape| format!("({})", shape.join(", "))));
+            println!(
+                "{what} {name}: {element} {}",
+                shape.as_ref().map_or("of any shape".to_owned(), |shape| format!("({})", shape.join(", ")))
+            );
         }
     };
     ports("Input", &inspection.inputs);
