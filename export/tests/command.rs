@@ -311,3 +311,11 @@ fn a_triton_repository_is_made_and_not_overwritten() {
         assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn a_missing_checkpoint_is_told_once() {
+    let output = export(&["absent.pth"]);
+    assert!(!output.status.success());
+    let message = text(&output.stderr);
+    assert_eq!(message.matches("No such file").count(), 1, "{message}");
+}

@@ -65,7 +65,7 @@ fn partial_path(path: &Path) -> Result<PathBuf> {
 fn fill_and_sync(partial: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> std::result::Result<(), Failure> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(partial)?);
     fill(&mut out).map_err(|error| match error {
-        Error::Io { source, .. } => Failure::System(source),
+        Error::Io { cause, .. } => Failure::System(cause),
         other => Failure::Content(other),
     })?;
     out.flush()?;

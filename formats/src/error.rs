@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused: no such file, no permission, disk full.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// What was tried: "read", "write", ...
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: std::io::Error,
+        /// What the operating system said: part of the sentence, so not told again as the error's source.
+        cause: std::io::Error,
     },
     /// The file was read, but its content is not what it should be.
     #[error("{}: {reason}", path.display())]
@@ -34,8 +33,8 @@ impl Error {
         Self::Content(reason.into())
     }
 
-    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+    pub(crate) fn io(action: &'static str, path: &Path, cause: std::io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), cause }
     }
 
     /// Names the file that the content came from.

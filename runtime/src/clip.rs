@@ -91,7 +91,7 @@ impl LiftedClip {
         formats::write_aside(path, |file| {
             let written = serde_json::to_writer(&mut *file, &document).map_err(std::io::Error::from);
             let written = written.and_then(|()| file.write_all(b"\n"));
-            written.map_err(|source| formats::Error::Io { action: "write", path: path.to_owned(), source })
+            written.map_err(|cause| formats::Error::Io { action: "write", path: path.to_owned(), cause })
         })?;
         Ok(())
     }

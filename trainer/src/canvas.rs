@@ -120,7 +120,7 @@ impl Canvas {
 /// The file cannot be written.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), formats::Error> {
     formats::write_aside(path, |file| {
-        file.write_all(bytes).map_err(|source| formats::Error::Io { action: "write", path: path.to_owned(), source })
+        file.write_all(bytes).map_err(|cause| formats::Error::Io { action: "write", path: path.to_owned(), cause })
     })
 }
 

@@ -198,9 +198,10 @@ fn wrong_input_is_one_sentence() {
     assert!(error("inspect", folder.path(), &[]).contains("holds none of the folders that are known"));
     std::fs::write(at("notes.txt"), "x").unwrap();
     assert!(error("inspect", &at("notes.txt"), &[]).contains("is of no known kind"));
-    std::fs::write(at("bad.pkl"), "cos\nsystem\n(S'touch /tmp/poselift-was-here'\ntR.").unwrap();
+    let made = at("made-by-a-pickle");
+    std::fs::write(at("bad.pkl"), format!("cos\nsystem\n(S'touch {}'\ntR.", made.display())).unwrap();
     assert!(error("inspect", &at("bad.pkl"), &[]).contains("bad.pkl"));
-    assert!(!Path::new("/tmp/poselift-was-here").exists());
+    assert!(!made.exists(), "the pickle ran");
     for (text, expected) in [
         ("HIERARCHY\nROOT Hips {", "ends early"),
         ("HIERARCHY\nROOT Hips { OFFSET 0 0 x", "'x' where a number belongs"),
