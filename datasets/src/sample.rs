@@ -21,8 +21,8 @@ pub struct Sample {
 /// Where a sample comes from: enough to turn predictions into millimetres and compare.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Truth {
-    /// Pixels to the units of input and label.
-    pub transform: ImageTransform,
+    /// Pixels to the units of input and label, frame by frame.
+    pub transforms: Vec<ImageTransform>,
     /// The camera, the true pixels and the camera-space joints of the T frames.
     pub view: View,
     /// Frames per second of the sample.

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use pose::normalise::{self, Normalisation};
-use pose::{Keypoints17, Pose3, ROOT};
+use pose::causal::CausalBox;
+use pose::fill::CausalFill;
+use pose::normalise::{self, ImageTransform, Normalisation};
+use pose::{JOINTS, Keypoint, Keypoints17, Pose3, ROOT};
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::camera::{CameraKind, View};
 use crate::mocap::MocapSet;
 use crate::motion::{Augmentation, resample};
 use crate::noise::{NoiseRecipe, exact_keypoints};
-use crate::random::{Stream, generator, uniform};
+use crate::random::{Stream, generator, uniform, uniform_count};
 use crate::sample::{Sample, SampleSource, Truth};
 
 /// How [`ClipSampler`] makes its samples.
@@ -31,8 +34,55 @@ pub struct SamplerOptions {
     pub augmentation: Augmentation,
     /// An epoch has one sample per so many recorded frames; `None` is a third of `n_frames`, as the references have it.
     pub stride: Option<usize>,
+    /// For a causal model: holes are filled and boxes made as in a stream, and the person is not seen for a while now and then. `None` is
+    /// for models of windows.
+    pub causal: Option<Gaps>,
     /// Everything drawn follows from it.
     pub seed: u64,
+}
+
+/// Times in which a detector sees nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gaps {
+    /// Probability per frame that such a time begins.
+    pub rate: f32,
+    /// For how many frames, uniform.
+    pub frames: [u32; 2],
+}
+
+impl Default for Gaps {
+    /// One in six seconds at 30 frames a second, up to the half second that a stream holds by default.
+    fn default() -> Self {
+        Self { rate: 0.005, frames: [1, 15] }
+    }
+}
+
+impl Gaps {
+    fn validate(&self) -> Result<(), Error> {
+        if !(0.0..=0.5).contains(&self.rate) {
+            return Err(Error::options(format!("gaps.rate is {}: expected a probability from 0 to 0.5", self.rate)));
+        }
+        let [low, high] = self.frames;
+        if low < 1 || high < low {
+            return Err(Error::options(format!("gaps.frames is [{low}, {high}]: expected a rising range that starts at 1 frame or more")));
+        }
+        Ok(())
+    }
+
+    /// Takes everybody away for a while, never in the first frame.
+    fn apply(&self, keypoints: &mut [Keypoints17], rng: &mut impl Rng) {
+        let mut t = 1;
+        while t < keypoints.len() {
+            if rng.random::<f32>() < self.rate {
+                let length = uniform_count(rng, self.frames) as usize;
+                let end = (t + length).min(keypoints.len());
+                keypoints[t..end].fill([Keypoint::MISSING; JOINTS]);
+                t = end;
+            }
+            t += 1;
+        }
+    }
 }
 
 impl SamplerOptions {
@@ -46,6 +96,7 @@ impl SamplerOptions {
             noise: Some(NoiseRecipe::default()),
             augmentation: Augmentation::default(),
             stride: None,
+            causal: None,
             seed,
         }
     }
@@ -65,6 +116,9 @@ impl SamplerOptions {
         }
         if let Some(noise) = &self.noise {
             noise.validate()?;
+        }
+        if let Some(gaps) = &self.causal {
+            gaps.validate()?;
         }
         self.augmentation.validate()
     }
@@ -150,23 +204,57 @@ impl SampleSource for ClipSampler {
         let kind = options.cameras[rng.random_range(0..options.cameras.len() as u32) as usize];
         let may_cut_off = rng.random::<f32>() < options.augmentation.truncated;
         let view = kind.draw(&world_mm, may_cut_off, &mut rng)?;
-        let keypoints = detect(&view, options.noise.as_ref(), fps, &mut rng)?;
-
-        let transform = options.normalisation.transform(&keypoints, view.image)?;
-        let input = normalise::network_input(&keypoints, &transform, options.dim_in)?;
-        let label: Vec<Pose3> = (0..options.n_frames).map(|t| view.pose25(t, &transform)).collect::<Result<_, _>>()?;
-        Ok(Sample { input, label: pose::values_from_poses(&label), truth: Some(Truth { transform, view, fps }) })
+        let seen = detect(&view, options.noise.as_ref(), fps, &mut rng);
+        let times_s: Vec<f64> = (0..seen.len()).map(|t| t as f64 / f64::from(fps)).collect();
+        let (keypoints, transforms) = match &options.causal {
+            None => self.whole(seen, &times_s, &view)?,
+            Some(gaps) => self.causal(seen, &times_s, &view, gaps, &mut rng)?,
+        };
+        let mut input = Vec::with_capacity(keypoints.len() * JOINTS * options.dim_in);
+        let mut label: Vec<Pose3> = Vec::with_capacity(keypoints.len());
+        for (t, (frame, transform)) in keypoints.iter().zip(&transforms).enumerate() {
+            input.extend(normalise::network_input(&[*frame], transform, options.dim_in)?);
+            label.push(view.pose25(t, transform)?);
+        }
+        Ok(Sample { input, label: pose::values_from_poses(&label), truth: Some(Truth { transforms, view, fps }) })
     }
 }
 
-/// Keypoints of a view as a lifter gets them: with a detector's noise, gaps filled.
-fn detect(view: &View, noise: Option<&NoiseRecipe>, fps: f32, rng: &mut impl Rng) -> Result<Vec<Keypoints17>, Error> {
-    let Some(noise) = noise else { return Ok(exact_keypoints(&view.joints_px)) };
-    let mut keypoints = noise.apply(&view.joints_px, &view.torso_px(), view.image, fps, rng);
-    if keypoints.iter().flatten().all(|k| k.is_missing()) {
-        return Ok(exact_keypoints(&view.joints_px)); // nobody trains on an empty picture
+/// Keypoints and how they become input, frame by frame.
+type Fed = (Vec<Keypoints17>, Vec<ImageTransform>);
+
+impl ClipSampler {
+    /// As a lifter of windows is fed: holes filled from both sides, one box.
+    fn whole(&self, mut keypoints: Vec<Keypoints17>, times_s: &[f64], view: &View) -> Result<Fed, Error> {
+        pose::fill::fill_missing(&mut keypoints, times_s)?;
+        let transform = self.options.normalisation.transform(&keypoints, view.image)?;
+        let transforms = vec![transform; keypoints.len()];
+        Ok((keypoints, transforms))
     }
-    let times_s: Vec<f64> = (0..keypoints.len()).map(|t| t as f64 / f64::from(fps)).collect();
-    pose::fill::fill_missing(&mut keypoints, &times_s)?;
-    Ok(keypoints)
+
+    /// As a stream is fed.
+    fn causal(&self, mut keypoints: Vec<Keypoints17>, times_s: &[f64], view: &View, gaps: &Gaps, rng: &mut impl Rng) -> Result<Fed, Error> {
+        gaps.apply(&mut keypoints, rng);
+        let (mut fill, mut boxes) = (CausalFill::default(), CausalBox::default());
+        let mut transforms = Vec::with_capacity(keypoints.len());
+        for ((frame, &time_s), exact) in keypoints.iter_mut().zip(times_s).zip(exact_keypoints(&view.joints_px)) {
+            // before anybody is seen a stream gives nothing: such a frame is shown as it is
+            *frame = fill.push(frame).unwrap_or(exact);
+            transforms.push(match self.options.normalisation {
+                Normalisation::Frame => ImageTransform::frame(view.image),
+                Normalisation::PersonBox => boxes.push(time_s, frame)?,
+            });
+        }
+        Ok((keypoints, transforms))
+    }
+}
+
+/// Keypoints of a view as a detector reports them.
+fn detect(view: &View, noise: Option<&NoiseRecipe>, fps: f32, rng: &mut impl Rng) -> Vec<Keypoints17> {
+    let Some(noise) = noise else { return exact_keypoints(&view.joints_px) };
+    let keypoints = noise.apply(&view.joints_px, &view.torso_px(), view.image, fps, rng);
+    if keypoints.iter().flatten().all(|k| k.is_missing()) {
+        return exact_keypoints(&view.joints_px); // nobody trains on an empty picture
+    }
+    keypoints
 }

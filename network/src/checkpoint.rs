@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use formats::{StateDict, Value};
 
 use crate::{
-    Activation, ConfigError, LifterConfig, MambaForm, MambaGcnConfig, WeightError,
+    Activation, ConfigError, LifterConfig, MambaForm, MambaGcnConfig, ModelConfig, WeightError,
     parameters::{Kind, slots},
     skeleton::JOINTS,
 };
@@ -82,7 +82,7 @@ pub enum CheckpointError {
 /// Weights with the configuration that they fit.
 pub struct Checkpoint {
     /// Configuration.
-    pub config: LifterConfig,
+    pub config: ModelConfig,
     /// Every tensor, by its name, prefixes of `DataParallel` removed.
     pub state: StateDict,
     /// Each key with its value and where that came from, for people.
@@ -147,11 +147,17 @@ impl Checkpoint {
     /// [`CheckpointError`].
     pub fn from_value(file: Value, overrides: &Overrides) -> Result<Self, CheckpointError> {
         let state = StateDict::from_checkpoint(&file)?;
-        let shapes = Shapes::of(&state)?;
-        let told = Told::gather(&file, overrides)?;
         let mut settings = Vec::new();
         let mut notes = Vec::new();
-        let config = resolve(&shapes, &told, &mut settings, &mut notes)?;
+        let config = match own_config(&file)? {
+            // only our trainer makes them, so nothing needs to be guessed
+            Some(ModelConfig::Live(config)) => told_of_live(config, overrides, &mut settings)?,
+            recorded => {
+                let shapes = Shapes::of(&state)?;
+                let told = Told::gather(&file, recorded.as_ref().and_then(ModelConfig::windowed), overrides)?;
+                resolve(&shapes, &told, &mut settings, &mut notes)?.into()
+            }
+        };
         config.validate()?;
         check_weights(&state, &config)?;
         let metadata_json = file.get("poselift").and_then(|own| own.get("metadata")).and_then(Value::as_str).map(str::to_owned);
@@ -162,10 +168,35 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`CheckpointError::Setting`] when the configuration cannot be written as TOML.
-    pub fn own_record(config: &LifterConfig, metadata_json: &str) -> Result<Value, CheckpointError> {
+    pub fn own_record(config: &ModelConfig, metadata_json: &str) -> Result<Value, CheckpointError> {
         let toml = toml::to_string(config).map_err(|e| CheckpointError::Setting(format!("the configuration cannot be written: {e}")))?;
         Ok(Value::dict([("format", Value::Int(1)), ("config", Value::str(toml)), ("metadata", Value::str(metadata_json))]))
     }
+}
+
+/// The configuration in a file of our trainer.
+fn own_config(file: &Value) -> Result<Option<ModelConfig>, CheckpointError> {
+    let Some(own) = file.get("poselift") else { return Ok(None) };
+    let damaged = |what: String| CheckpointError::Architecture(format!("the checkpoint's `poselift` record {what}"));
+    let text = own.get("config").and_then(Value::as_str).ok_or_else(|| damaged("has no `config` text: the file is damaged".into()))?;
+    toml::from_str(text).map(Some).map_err(|e| damaged(format!("cannot be read: {}", e.message())))
+}
+
+/// A live lifter's file says everything itself: it leaves nothing to be set.
+fn told_of_live(
+    config: crate::LiveConfig,
+    overrides: &Overrides,
+    settings: &mut Vec<(String, String, Origin)>,
+) -> Result<ModelConfig, CheckpointError> {
+    let set = overrides.set.first().map(|(key, value)| format!("--set {key}={value}"));
+    let mamba = overrides.mamba.map(|form| format!("--mamba {form}"));
+    let file = overrides.config_file.as_ref().map(|path| format!("--config {}", path.display()));
+    if let Some(told) = set.or(mamba).or(file) {
+        return Err(CheckpointError::Setting(format!("{told}: the checkpoint is of a live lifter, which records its whole configuration; leave it out")));
+    }
+    let table = toml::Table::try_from(&config).map_err(|e| CheckpointError::Setting(format!("the configuration cannot be shown: {e}")))?;
+    settings.extend(table.into_iter().map(|(key, value)| (key, value.to_string(), Origin::Checkpoint)));
+    Ok(config.into())
 }
 
 /// What the names and shapes of the weights tell.
@@ -271,21 +302,15 @@ struct Told {
 }
 
 impl Told {
-    fn gather(file: &Value, overrides: &Overrides) -> Result<Self, CheckpointError> {
-        let own = file.get("poselift");
-        let writer = match own {
+    /// `recorded` is what our trainer wrote into the file.
+    fn gather(file: &Value, recorded: Option<&LifterConfig>, overrides: &Overrides) -> Result<Self, CheckpointError> {
+        let writer = match recorded {
             Some(_) => Writer::Ours,
             None if file.get("model_state_dict").is_some() => Writer::Original,
             None => Writer::Official,
         };
         let mut told = Self { values: BTreeMap::new(), writer };
-        if let Some(own) = own {
-            let config = own.get("config").and_then(Value::as_str).ok_or_else(|| {
-                CheckpointError::Architecture("the checkpoint's `poselift` record has no `config` text: the file is damaged".into())
-            })?;
-            let config: LifterConfig = toml::from_str(config).map_err(|e| {
-                CheckpointError::Architecture(format!("the checkpoint's `poselift` record cannot be read: {}", e.message()))
-            })?;
+        if let Some(config) = recorded {
             told.put("num_heads", config.num_heads, Origin::Checkpoint);
             told.put("neighbour_num", config.neighbour_num, Origin::Checkpoint);
             told.put("act_layer", format!("{:?}", config.act_layer), Origin::Checkpoint);
@@ -479,7 +504,7 @@ fn resolve(
 }
 
 /// Every tensor that the architecture has is there with its shape, and no other.
-fn check_weights(state: &StateDict, config: &LifterConfig) -> Result<(), WeightError> {
+fn check_weights(state: &StateDict, config: &ModelConfig) -> Result<(), WeightError> {
     let slots = slots(config);
     for slot in &slots {
         match state.get(&slot.name) {

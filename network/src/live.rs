@@ -6,7 +6,8 @@
 //! frames, no top-k graph. A sequence and one frame at a time are the same code, [`LiveLifter::forward`] from and to a
 //! state.
 //!
-//! Look-ahead of k frames is a delay: what comes out at frame t is the pose of frame t - k, made with k more frames seen.
+//! Look-ahead of k frames is a delay: what comes out at frame t is the pose of frame t - k, made with k more frames seen. A lifter is
+//! trained for several k at once, a row of the head for each; an exported file has one.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,15 +38,22 @@ pub struct LiveConfig {
     pub d_state: usize,
     /// Kernel of the causal convolution, frames.
     pub d_conv: usize,
-    /// k: the pose of frame t comes out at frame t + k.
-    #[serde(default)]
-    pub look_ahead: usize,
+    /// Every k, rising: the pose of frame t comes out at frame t + k.
+    #[serde(default = "LiveConfig::no_look_ahead")]
+    pub look_aheads: Vec<usize>,
     /// Activation of the feed-forward blocks.
     #[serde(default)]
     pub act_layer: Activation,
 }
 
 impl LiveConfig {
+    /// The key that says so in a file, and its value.
+    pub const FAMILY: (&str, &str) = ("family", "live");
+
+    fn no_look_ahead() -> Vec<usize> {
+        vec![0]
+    }
+
     /// `live-xs`: 0.38 M parameters.
     #[must_use]
     pub fn xs() -> Self {
@@ -58,7 +66,7 @@ impl LiveConfig {
             num_heads: 8,
             d_state: 16,
             d_conv: 4,
-            look_ahead: 0,
+            look_aheads: Self::no_look_ahead(),
             act_layer: Activation::Gelu,
         }
     }
@@ -82,7 +90,14 @@ impl LiveConfig {
         within("num_heads", self.num_heads, 1, self.dim_feat)?;
         within("d_state", self.d_state, 1, 256)?;
         within("d_conv", self.d_conv, 2, 64)?; // a kernel of 1 would have an empty state
-        within("look_ahead", self.look_ahead, 0, 1024)?;
+        within("look_aheads (how many)", self.look_aheads.len(), 1, 64)?;
+        for &look_ahead in &self.look_aheads {
+            within("look_aheads", look_ahead, 0, 1024)?;
+        }
+        if !self.look_aheads.is_sorted_by(|a, b| a < b) {
+            let expected = "each above the one before it".to_owned();
+            return Err(ConfigError { key: "look_aheads", found: format!("{:?}", self.look_aheads), expected });
+        }
         if !self.dim_feat.is_multiple_of(self.num_heads) {
             let expected = format!("a divisor of dim_feat ({})", self.dim_feat);
             return Err(ConfigError { key: "num_heads", found: self.num_heads.to_string(), expected });
@@ -183,15 +198,16 @@ impl<T> LiveLifter<T> {
             layers: (0..config.n_layers).map(|i| Layer::new(&weights.at("layers").at(i), config)).collect::<Result<_, _>>()?,
             norm: LayerNorm::new(&weights.at("norm"), channels)?,
             rep_logit: Linear::new(&weights.at("rep_logit").at("fc"), channels, config.dim_rep)?,
-            head: Linear::new(&weights.at("head"), config.dim_rep, 3)?,
+            head: Linear::new(&weights.at("head"), config.dim_rep, 3 * config.look_aheads.len())?,
         })
     }
 }
 
 impl<T: Tensor> LiveLifter<T> {
     /// x (B, T, J, dim_in), the frames after those that made `state` (from the first frame where there is none), in
-    /// normalised image units -> (B, T, J, 3) and the state after the last frame. Of T frames at once or in any pieces the
-    /// result is the same. What stands at frame t is the 2.5D pose of frame t - [`LiveConfig::look_ahead`].
+    /// normalised image units -> (B, T, J, 3 K) and the state after the last frame. Of T frames at once or in any pieces the
+    /// result is the same. At frame t stand, for each k of [`LiveConfig::look_aheads`], x, y and z of the 2.5D pose of frame
+    /// max(t - k, 0), in the units of that frame.
     #[track_caller]
     pub fn forward(&self, x: &T, state: Option<&LiveState<T>>, context: &Context) -> (T, LiveState<T>) {
         let mut x = self.joints_embed.forward(x).add(&self.pos_embed);

@@ -10,6 +10,7 @@
 
 pub mod angle;
 pub mod camera;
+pub mod causal;
 mod error;
 pub mod fill;
 pub mod filter;

@@ -21,6 +21,12 @@ pub struct ModelMetadata {
     pub frames: usize,
     /// Whether the graph takes any number of frames.
     pub frames_dynamic: bool,
+    /// Whether no frame's pose depends on later frames than `look_ahead` says: such a model is fed as [`crate::causal`] has it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub causal: bool,
+    /// k of a causal model: what comes out at frame t is the pose of frame t - k, in the units of that frame.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub look_ahead: usize,
     /// Channels of the input: 2 (x, y) or 3 (x, y, confidence).
     pub dim_in: usize,
     /// How pixels become the model's input.
@@ -39,7 +45,17 @@ pub struct ModelMetadata {
     pub has_top_k_graph: bool,
 }
 
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 impl ModelMetadata {
+    /// Longest look-ahead that is believed.
+    pub const MAX_LOOK_AHEAD: usize = 1024;
     /// The version this code reads and writes.
     pub const FORMAT: u32 = 1;
     /// Key of the ONNX metadata property.
@@ -63,6 +79,12 @@ impl ModelMetadata {
         check(self.skeleton == Self::SKELETON, "skeleton of the model", "h36m17", &self.skeleton)?;
         check(self.output == Self::OUTPUT, "output of the model", "2.5d", &self.output)?;
         check((1..=Self::MAX_FRAMES).contains(&self.frames), "frames in a window of the model", "1 to 65536", &self.frames)?;
+        check(
+            self.look_ahead == 0 || (self.causal && self.look_ahead <= Self::MAX_LOOK_AHEAD),
+            "look-ahead of the model",
+            "0 to 1024 frames, and 0 of a model that is not causal",
+            &self.look_ahead,
+        )?;
         check(matches!(self.dim_in, 2 | 3), "input channels of the model", "2 (x, y) or 3 (x, y, confidence)", &self.dim_in)?;
         check(self.fps > 0.0 && self.fps <= 1000.0, "frames a second of the model", "a number above 0, up to 1000", &self.fps)
     }
@@ -81,6 +103,8 @@ mod tests {
             skeleton: "h36m17".into(),
             frames: 81,
             frames_dynamic: true,
+            causal: true,
+            look_ahead: 4,
             dim_in: 3,
             normalisation: Normalisation::PersonBox,
             fps: 50.0,
@@ -103,7 +127,9 @@ mod tests {
     #[test]
     fn what_cannot_be_served_is_named() {
         type Spoil = fn(&mut ModelMetadata);
-        let cases: [(Spoil, &str); 6] = [
+        let cases: [(Spoil, &str); 8] = [
+            (|m| m.look_ahead = 5000, "look-ahead"),
+            (|m| m.causal = false, "look-ahead"),
             (|m| m.format = 2, "format"),
             (|m| m.skeleton = "smpl24".into(), "skeleton"),
             (|m| m.output = "metric".into(), "output"),

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use datasets::{
-    ClipFolder, ClipOptions, ClipSampler, EvaluationOptions, EvaluationSet, MocapSet, MotionBert, MotionBertClips, Mpi3dhp, Mpi3dhpClips,
+    CausalFeeding, ClipFolder, ClipOptions, ClipSampler, EvaluationOptions, EvaluationSet, MocapSet, MotionBert, MotionBertClips, Mpi3dhp, Mpi3dhpClips,
     Report, Sample, SampleSource, Windowing, inspect,
     motion_bert::Half,
     protocol::{Asking, evaluate_3dhp, evaluate_h36m, original_report_px},
@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     chart::Figure,
-    evaluate::evaluate_lifter,
+    evaluate::{evaluate_lifter, evaluate_live},
     model::Lifter,
     protocol::{H36M_FILE, MPI_INF_3DHP_TEST_FILE, MPI_INF_3DHP_TRAIN_FILE, file, frame_predictor, in_h36m_order, reorder},
     recipe::Recipe,
@@ -161,13 +161,13 @@ fn motion(recipe: &Recipe, train: MocapSet, held: MocapSet, description: String,
 /// How clips of the field's sets are made, for training and for validation.
 fn clip_options(recipe: &Recipe) -> [ClipOptions; 2] {
     let of =
-        |flip: f32| ClipOptions { dim_in: recipe.model.dim_in, root_relative: recipe.data.root_relative, flip, seed: recipe.train.seed };
+        |flip: f32| ClipOptions { dim_in: recipe.model.dim_in(), root_relative: recipe.data.root_relative, flip, seed: recipe.train.seed };
     [of(recipe.data.flip), of(0.0)]
 }
 
 fn motion_bert(recipe: &Recipe, data: &Path) -> Result<RunData> {
     let path = file(data, H36M_FILE)?;
-    let (n_frames, stride) = (recipe.model.n_frames, recipe.data.stride);
+    let (n_frames, stride) = (recipe.sample_frames(), recipe.data.stride);
     let [training, plain] = clip_options(recipe);
     let train = Arc::new(MotionBert::open(&path, Half::Train)?);
     let all = || MotionBertClips::new(train.clone(), n_frames, stride, training);
@@ -200,11 +200,11 @@ fn clip_folder(recipe: &Recipe, data: &Path) -> Result<RunData> {
     };
     for clips in [&source, &clips] {
         ensure!(
-            clips.frames() == recipe.model.n_frames,
+            clips.frames() == recipe.sample_frames(),
             "{}: the clips have {} frames and model.n_frames is {}: they must agree",
             data.display(),
             clips.frames(),
-            recipe.model.n_frames
+            recipe.sample_frames()
         );
     }
     let validation = Validation { measure: Measure::Clips, clips: Arc::new(clips), description, is_test: recipe.data.validate_on_test };
@@ -213,7 +213,7 @@ fn clip_folder(recipe: &Recipe, data: &Path) -> Result<RunData> {
 
 fn mpi_inf_3dhp(recipe: &Recipe, data: &Path) -> Result<RunData> {
     let set = Arc::new(Mpi3dhp::open_train(&file(data, MPI_INF_3DHP_TRAIN_FILE)?)?);
-    let (n_frames, stride) = (recipe.model.n_frames, recipe.data.stride);
+    let (n_frames, stride) = (recipe.sample_frames(), recipe.data.stride);
     let [training, plain] = clip_options(recipe);
     let (held, _) = held_out(recipe, &[]);
     let is_held = |subject: &str| held.iter().any(|h| h == subject);
@@ -261,26 +261,40 @@ impl Validation {
     /// A clip that cannot be made or read.
     pub fn measure(&self, lifter: &Lifter, recipe: &Recipe) -> Result<Validated> {
         let asking = Asking {
-            n_frames: recipe.model.n_frames,
-            dim_in: recipe.model.dim_in,
+            n_frames: recipe.sample_frames(),
+            dim_in: recipe.model.dim_in(),
             flip: recipe.train.validate_with_flip,
             batch: BATCH,
             root_relative: recipe.data.root_relative,
         };
         match &self.measure {
             Measure::MotionCapture(set) => {
-                let windowing = Windowing {
-                    overlap: 0, // half the time of the evaluator's overlap, the same order of checkpoints
-                    flip: recipe.train.validate_with_flip,
-                    ..crate::train::windowing(recipe)
+                let report = match recipe.model.live() {
+                    None => {
+                        let windowing = Windowing {
+                            overlap: 0, // half the time of the evaluator's overlap, the same order of checkpoints
+                            flip: recipe.train.validate_with_flip,
+                            ..crate::train::windowing(recipe)
+                        };
+                        evaluate_lifter(lifter, set, &windowing)?
+                    }
+                    Some(live) => {
+                        let feeding = CausalFeeding {
+                            dim_in: live.dim_in,
+                            normalisation: recipe.data.normalisation,
+                            fps: f64::from(recipe.data.fps),
+                            look_ahead: live.look_aheads[0],
+                            flip: recipe.train.validate_with_flip,
+                        };
+                        evaluate_live(lifter, set, &feeding, 0)?
+                    }
                 };
-                let report = evaluate_lifter(lifter, set, &windowing)?;
                 let figures = report.mean(recipe.data.noise.recipe().is_some()).context("validation has no clips")?;
                 let (error, figures) = (figures.mpjpe_root_depth_mm, serde_json::to_value(figures)?);
                 Ok(Validated { error, chosen_by: "mpjpe_root_depth_mm", figures, conditions: Some(report) })
             }
             Measure::H36m(set) => {
-                let report = evaluate_h36m(set, &asking, frame_predictor(lifter, Normalisation::Frame))?;
+                let report = evaluate_h36m(set, &asking, frame_predictor(lifter, Normalisation::Frame)?)?;
                 let figures = json!({
                     "frames": report.frames,
                     "mpjpe_mm": report.mpjpe_mm,
@@ -291,7 +305,7 @@ impl Validation {
                 Ok(Validated { error: report.mpjpe_mm, chosen_by: "mpjpe_mm", figures, conditions: None })
             }
             Measure::Mpi3dhp(set) => {
-                let predict = in_h36m_order(frame_predictor(lifter, Normalisation::Frame), asking.dim_in);
+                let predict = in_h36m_order(frame_predictor(lifter, Normalisation::Frame)?, asking.dim_in);
                 let report = evaluate_3dhp(set, &asking, predict)?;
                 let figures = json!({
                     "frames": report.frames,
@@ -303,7 +317,7 @@ impl Validation {
                 Ok(Validated { error: report.mpjpe_mm, chosen_by: "mpjpe_mm", figures, conditions: None })
             }
             Measure::Clips => {
-                let mut predict = frame_predictor(lifter, Normalisation::Frame);
+                let mut predict = frame_predictor(lifter, Normalisation::Frame)?;
                 let error = original_report_px(&*self.clips, BATCH, |input, clips| {
                     let mut output = predict(input, clips)?;
                     if recipe.data.root_relative {

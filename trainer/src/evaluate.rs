@@ -1,7 +1,7 @@
 //! A lifter's figures on motion capture.
 
 use anyhow::Result;
-use datasets::{EvaluationSet, LinearRegression, MeanPose, Report, SampleSource, Windowing, evaluate};
+use datasets::{CausalFeeding, EvaluationSet, LinearRegression, MeanPose, Report, SampleSource, Windowing, evaluate, evaluate_causal};
 use serde::Serialize;
 
 use crate::{model::Lifter, weights::values};
@@ -15,6 +15,18 @@ pub fn evaluate_lifter(lifter: &Lifter, set: &EvaluationSet, windowing: &Windowi
     let report = evaluate(set, windowing, |input, windows| -> Result<Vec<f32>, tch::TchError> {
         let x = lifter.tensor(input, [windows, frames, pose::JOINTS, dim_in]);
         Ok(values(&lifter.predict(&x, false).to_device(tch::Device::Cpu).to_kind(tch::Kind::Float)))
+    })?;
+    Ok(report)
+}
+
+/// Measures a live lifter on every frame of a set, as a stream, with the look-ahead at `index` of those it has.
+///
+/// # Errors
+/// See [`datasets::evaluate_causal`].
+pub fn evaluate_live(lifter: &Lifter, set: &EvaluationSet, feeding: &CausalFeeding, index: usize) -> Result<Report> {
+    let report = evaluate_causal(set, feeding, |input, frames| -> Result<Vec<f32>, tch::TchError> {
+        let x = lifter.tensor(input, [1, frames, pose::JOINTS, feeding.dim_in]);
+        Ok(values(&lifter.predict_ahead(&x, index, false).to_device(tch::Device::Cpu).to_kind(tch::Kind::Float)))
     })?;
     Ok(report)
 }

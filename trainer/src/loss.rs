@@ -48,6 +48,26 @@ impl LossWeights {
     }
 }
 
+impl LossWeights {
+    /// The loss of a live lifter: predictions (B, T, J, 3 K), for each of the K look-aheads k the poses of frames max(t - k, 0), against
+    /// targets (B, T, J, 3). The total is that of the first look-ahead plus the mean of the others' (each sees more of the future and is
+    /// easier, and a model is most often used with the first); the terms are those of the first.
+    pub fn of_look_aheads(&self, predicted: &Tensor, target: &Tensor, look_aheads: &[usize]) -> Losses {
+        let frames = target.size()[1];
+        let delayed = |k: usize| {
+            let from: Vec<i64> = (0..frames).map(|t| (t - k as i64).max(0)).collect();
+            target.index_select(1, &Tensor::from_slice(&from).to_device(target.device()))
+        };
+        let at = |index: usize| self.of(&predicted.narrow(-1, 3 * index as i64, 3), &delayed(look_aheads[index]));
+        let mut first = at(0);
+        let others = (look_aheads.len() - 1) as f64;
+        for index in 1..look_aheads.len() {
+            first.total = first.total + at(index).total / others;
+        }
+        first
+    }
+}
+
 /// Length over the last axis. libtorch's gradient of it is 0, not NaN, where the length is 0.
 fn length(x: &Tensor) -> Tensor {
     x.linalg_norm(2.0, [-1i64].as_slice(), false, None::<Kind>)

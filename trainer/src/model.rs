@@ -1,7 +1,7 @@
 //! A lifter that can be trained and evaluated.
 
 use formats::StateDict;
-use network::{Context, LifterConfig, MotionAgFormer, Tensor as _, WeightError};
+use network::{Context, ModelConfig, Tensor as _, WeightError};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
@@ -12,11 +12,11 @@ use crate::{
 /// The network with all its weights.
 pub struct Lifter {
     /// What shapes it.
-    pub config: LifterConfig,
+    pub config: ModelConfig,
     /// Its weights, shared with `network`.
     pub weights: Store,
     /// The layers.
-    pub network: MotionAgFormer<Eager>,
+    pub network: network::Lifter<Eager>,
     device: Device,
     kind: Kind,
 }
@@ -26,8 +26,8 @@ impl Lifter {
     ///
     /// # Errors
     /// [`WeightError`].
-    pub fn new(config: &LifterConfig, drawing: Drawing, device: Device) -> Result<Self, WeightError> {
-        let (network, weights) = weights::with_new(drawing, Kind::Float, device, |w| MotionAgFormer::new(w, config))?;
+    pub fn new(config: &ModelConfig, drawing: Drawing, device: Device) -> Result<Self, WeightError> {
+        let (network, weights) = weights::with_new(drawing, Kind::Float, device, |w| network::Lifter::new(w, config))?;
         Ok(Self { config: config.clone(), weights, network, device, kind: Kind::Float })
     }
 
@@ -35,8 +35,8 @@ impl Lifter {
     ///
     /// # Errors
     /// [`WeightError`] when they do not fit the configuration.
-    pub fn load(config: &LifterConfig, state: &StateDict, kind: Kind, device: Device) -> Result<Self, WeightError> {
-        let (network, weights) = weights::with_loaded(state, kind, device, |w| MotionAgFormer::new(w, config))?;
+    pub fn load(config: &ModelConfig, state: &StateDict, kind: Kind, device: Device) -> Result<Self, WeightError> {
+        let (network, weights) = weights::with_loaded(state, kind, device, |w| network::Lifter::new(w, config))?;
         Ok(Self { config: config.clone(), weights, network, device, kind })
     }
 
@@ -44,8 +44,8 @@ impl Lifter {
     ///
     /// # Errors
     /// [`WeightError`] when they do not fit the configuration.
-    pub fn on(config: &LifterConfig, weights: &Store, device: Device) -> Result<Self, WeightError> {
-        let (network, weights) = weights::with_shared(weights, Kind::Float, device, |w| MotionAgFormer::new(w, config))?;
+    pub fn on(config: &ModelConfig, weights: &Store, device: Device) -> Result<Self, WeightError> {
+        let (network, weights) = weights::with_shared(weights, Kind::Float, device, |w| network::Lifter::new(w, config))?;
         Ok(Self { config: config.clone(), weights, network, device, kind: Kind::Float })
     }
 
@@ -59,16 +59,23 @@ impl Lifter {
         Tensor::from_slice(values).reshape(shape.map(|n| n as i64)).to_device(self.device).to_kind(self.kind)
     }
 
-    /// x (B, T, J, dim_in) -> (B, T, J, 3).
+    /// x (B, T, J, dim_in) -> (B, T, J, 3), or (B, T, J, 3 K) of a live lifter of K look-aheads.
     pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
         self.network.forward(&Eager(x.shallow_clone()), context).0
     }
 
     /// Evaluation without gradients. `flip` averages with the prediction of the mirrored input, mirrored back.
     pub fn predict(&self, x: &Tensor, flip: bool) -> Tensor {
+        self.predict_ahead(x, 0, flip)
+    }
+
+    /// Evaluation without gradients, of a live lifter with the look-ahead at `index` of those it has: (B, T, J, 3). `flip` averages with
+    /// the prediction of the mirrored input, mirrored back.
+    pub fn predict_ahead(&self, x: &Tensor, index: usize, flip: bool) -> Tensor {
+        let forward = |x: &Tensor| self.forward(x, &Context::EVALUATION).narrow(-1, 3 * index as i64, 3);
         tch::no_grad(|| {
-            let plain = self.forward(x, &Context::EVALUATION);
-            if flip { (plain + mirror(&self.forward(&mirror(x), &Context::EVALUATION))) / 2.0 } else { plain }
+            let plain = forward(x);
+            if flip { (plain + mirror(&forward(&mirror(x)))) / 2.0 } else { plain }
         })
     }
 

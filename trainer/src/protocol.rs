@@ -11,6 +11,7 @@ use datasets::{
     motion_bert::Half,
     protocol::{Asking, H36mReport, Report3dhp, evaluate_3dhp, evaluate_h36m, original_report_px},
 };
+use network::LifterConfig;
 use pose::{
     JOINTS, Keypoint, Keypoints17,
     joint_map::MPI_INF_3DHP,
@@ -192,13 +193,13 @@ const BATCH: usize = 16;
 /// # Errors
 /// Data that is absent or refused, and as the protocols' own functions.
 pub fn measure(protocol: Protocol, lifter: &Lifter, feeding: &Feeding, data: &Path) -> Result<Figures> {
-    let config = &lifter.config;
+    let config = windowed(lifter)?;
     let asking =
         Asking { n_frames: config.n_frames, dim_in: config.dim_in, flip: feeding.flip, batch: BATCH, root_relative: feeding.root_relative };
     match protocol {
         Protocol::H36m => {
             let set = MotionBert::open(&file(data, H36M_FILE)?, Half::Test)?;
-            Ok(Figures::H36m(evaluate_h36m(&set, &asking, frame_predictor(lifter, feeding.normalisation))?))
+            Ok(Figures::H36m(evaluate_h36m(&set, &asking, frame_predictor(lifter, feeding.normalisation)?)?))
         }
         Protocol::H36mPlain => {
             let set = MotionBert::open(&file(data, H36M_FILE)?, Half::Test)?.evaluation_set()?;
@@ -210,12 +211,12 @@ pub fn measure(protocol: Protocol, lifter: &Lifter, feeding: &Feeding, data: &Pa
                 batch: BATCH,
                 ..Windowing::new(config.n_frames)
             };
-            let report = evaluate(&set, &windowing, |input, windows| Ok::<_, tch::TchError>(answer(lifter, input, windows)))?;
+            let report = evaluate(&set, &windowing, |input, windows| Ok::<_, tch::TchError>(answer(lifter, config, input, windows)))?;
             Ok(Figures::Plain(report.mean(true).context("the set has no clips")?))
         }
         Protocol::Mpi3dhp => {
             let set = Mpi3dhp::open_test(&file(data, MPI_INF_3DHP_TEST_FILE)?)?;
-            let predict = frame_predictor(lifter, feeding.normalisation);
+            let predict = frame_predictor(lifter, feeding.normalisation)?;
             Ok(Figures::Mpi3dhp(match feeding.joints {
                 Joints::Mpi3dhp => evaluate_3dhp(&set, &asking, predict)?,
                 Joints::H36m => evaluate_3dhp(&set, &asking, in_h36m_order(predict, config.dim_in))?,
@@ -224,7 +225,7 @@ pub fn measure(protocol: Protocol, lifter: &Lifter, feeding: &Feeding, data: &Pa
         Protocol::Report => {
             let options = ClipOptions { dim_in: config.dim_in, root_relative: false, ..ClipOptions::evaluation() };
             let source = report_clips(data, config.n_frames, options)?;
-            let image_space_error_px = original_report_px(&*source, BATCH, frame_predictor(lifter, feeding.normalisation))?;
+            let image_space_error_px = original_report_px(&*source, BATCH, frame_predictor(lifter, feeding.normalisation)?)?;
             Ok(Figures::Report { clips: source.len(), image_space_error_px })
         }
     }
@@ -267,18 +268,30 @@ fn report_clips(data: &Path, n_frames: usize, options: ClipOptions) -> Result<Bo
     Ok(Box::new(MotionBertClips::new(set, n_frames, Some(n_frames), options)?))
 }
 
+/// The protocols of the field cut clips into windows and look at them from both ends.
+fn windowed(lifter: &Lifter) -> Result<&LifterConfig> {
+    lifter.config.windowed().context("the model is of the live family: measure it with --protocol mocap, the others are for models of windows")
+}
+
 /// Network output (B, T, 17, 3) for network input (B, T, 17, dim_in), B = `clips`.
-fn answer(lifter: &Lifter, input: &[f32], clips: usize) -> Vec<f32> {
-    let x = lifter.tensor(input, [clips, lifter.config.n_frames, JOINTS, lifter.config.dim_in]);
+fn answer(lifter: &Lifter, config: &LifterConfig, input: &[f32], clips: usize) -> Vec<f32> {
+    let x = lifter.tensor(input, [clips, config.n_frames, JOINTS, config.dim_in]);
     values(&lifter.predict(&x, false).to_device(tch::Device::Cpu).to_kind(tch::Kind::Float))
 }
 
 /// A predictor whose input and output are in units of the frame (x / W * 2 - 1), whatever the model itself is fed with.
-pub fn frame_predictor(lifter: &Lifter, normalisation: Normalisation) -> impl FnMut(&[f32], usize) -> Result<Vec<f32>, pose::Error> + '_ {
-    move |input, clips| match normalisation {
-        Normalisation::Frame => Ok(answer(lifter, input, clips)),
+///
+/// # Errors
+/// A model that does not take windows.
+pub fn frame_predictor(
+    lifter: &Lifter,
+    normalisation: Normalisation,
+) -> Result<impl FnMut(&[f32], usize) -> Result<Vec<f32>, pose::Error> + '_> {
+    let config = windowed(lifter)?;
+    Ok(move |input: &[f32], clips: usize| match normalisation {
+        Normalisation::Frame => Ok(answer(lifter, config, input, clips)),
         Normalisation::PersonBox => {
-            let (frames, dim_in) = (lifter.config.n_frames, lifter.config.dim_in);
+            let (frames, dim_in) = (config.n_frames, config.dim_in);
             let (mut boxed, mut half_sizes) = (Vec::with_capacity(input.len()), Vec::with_capacity(clips));
             for clip in input.chunks_exact(frames * JOINTS * dim_in) {
                 let keypoints = keypoints(clip, dim_in);
@@ -286,13 +299,13 @@ pub fn frame_predictor(lifter: &Lifter, normalisation: Normalisation) -> impl Fn
                 boxed.extend(normalise::network_input(&keypoints, &transform, dim_in)?);
                 half_sizes.push(transform.half_size_px / HALF_WIDTH_PX);
             }
-            let mut output = answer(lifter, &boxed, clips);
+            let mut output = answer(lifter, config, &boxed, clips);
             for (values, half_size) in output.chunks_exact_mut(frames * JOINTS * 3).zip(half_sizes) {
                 values.iter_mut().for_each(|value| *value *= half_size);
             }
             Ok(output)
         }
-    }
+    })
 }
 
 /// Any width serves: boxes only need some pixels to be measured in.

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use datasets::{Augmentation, CameraKind, NoiseRecipe, SamplerOptions};
-use network::LifterConfig;
+use datasets::{Augmentation, CameraKind, Gaps, NoiseRecipe, SamplerOptions};
+use network::ModelConfig;
 use pose::{metadata::ModelMetadata, normalise::Normalisation};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -26,7 +26,7 @@ pub struct Recipe {
     #[serde(default = "licence")]
     pub licence: String,
     /// The architecture.
-    pub model: LifterConfig,
+    pub model: ModelConfig,
     /// What it sees.
     pub data: DataConfig,
     /// How it learns.
@@ -55,7 +55,13 @@ pub struct DataConfig {
     /// Detector noise: the name of a noise recipe beside this file, a table with its keys, or false.
     #[serde(default)]
     pub noise: Noise,
-    /// An epoch has one sample per so many recorded frames; a third of `n_frames` when absent.
+    /// Frames of a training sample for a model of the live family, which takes any number; others say it as `model.n_frames`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_frames: Option<usize>,
+    /// Live family: times in which the detector sees nobody. Its own figures when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gaps: Option<Gaps>,
+    /// An epoch has one sample per so many recorded frames; a third of a sample's frames when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stride: Option<usize>,
     /// Clips that a camera has seen: probability that one is mirrored. Motion has `augmentation.mirror`.
@@ -172,6 +178,10 @@ pub struct TrainConfig {
     /// same step, but for batch normalisation, which sees a part at a time.
     #[serde(default = "one")]
     pub accumulate: usize,
+    /// Live family: each batch's samples are cut into so many sequences, one of these numbers drawn for each step, so that sequences of
+    /// several lengths are learnt. Each divides `data.sequence_frames`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sequence_parts: Vec<usize>,
     /// Gradients are scaled so that their common norm is at most this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
@@ -276,6 +286,7 @@ impl Recipe {
         {
             bail!("train.ema is {decay}: expected a decay from 0 to below 1, such as 0.999");
         }
+        self.validate_sequences()?;
         let data = &self.data;
         if !(0.0..=1.0).contains(&data.flip) {
             bail!("data.flip is {}: expected a probability from 0 to 1", data.flip);
@@ -308,6 +319,37 @@ impl Recipe {
         Ok(())
     }
 
+    /// What only the live family knows.
+    fn validate_sequences(&self) -> Result<()> {
+        let (data, parts) = (&self.data, &self.train.sequence_parts);
+        if self.model.live().is_none() {
+            let given = [
+                (data.sequence_frames.is_some(), "data.sequence_frames"),
+                (data.gaps.is_some(), "data.gaps"),
+                (!parts.is_empty(), "train.sequence_parts"),
+            ];
+            return match given.iter().find(|(given, _)| *given) {
+                Some((_, key)) => Err(anyhow!("{key} is for models of the live family (model.family = \"live\"): leave it out")),
+                None => Ok(()),
+            };
+        }
+        if !data.kind.is_motion() {
+            bail!("data.kind is {:?}: models of the live family train on motion, \"motion-capture\" or \"videopose3d\"", data.kind);
+        }
+        let Some(frames) = data.sequence_frames.filter(|frames| (2..=1 << 14).contains(frames)) else {
+            bail!("data.sequence_frames is missing or out of range: a model of the live family needs it, 2 to 16384, such as 128");
+        };
+        if let Some(part) = parts.iter().find(|&&part| part == 0 || !frames.is_multiple_of(part)) {
+            bail!("train.sequence_parts has {part}: expected divisors of data.sequence_frames, {frames}");
+        }
+        Ok(())
+    }
+
+    /// Frames of a training sample.
+    pub fn sample_frames(&self) -> usize {
+        self.model.window().or(self.data.sequence_frames).unwrap_or(1) // validated: one of them is there
+    }
+
     /// As TOML, defaults and settings included.
     ///
     /// # Errors
@@ -319,13 +361,14 @@ impl Recipe {
     /// How samples are drawn.
     pub fn sampler_options(&self) -> SamplerOptions {
         SamplerOptions {
-            n_frames: self.model.n_frames,
-            dim_in: self.model.dim_in,
+            n_frames: self.sample_frames(),
+            dim_in: self.model.dim_in(),
             normalisation: self.data.normalisation,
             cameras: self.data.cameras.clone(),
             noise: self.data.noise.recipe(),
             augmentation: self.data.augmentation.clone(),
             stride: self.data.stride,
+            causal: self.model.live().map(|_| self.data.gaps.unwrap_or_default()),
             seed: self.train.seed,
         }
     }
@@ -341,9 +384,11 @@ impl Recipe {
             architecture: self.model.architecture().into(),
             config_toml: toml::to_string(&self.model).context("the model's configuration cannot be written as TOML")?,
             skeleton: ModelMetadata::SKELETON.into(),
-            frames: self.model.n_frames,
-            frames_dynamic: false, // the temporal graph's batch normalisation has one feature per frame
-            dim_in: self.model.dim_in,
+            frames: self.sample_frames(),
+            frames_dynamic: self.model.window().is_none(), // a temporal graph's batch normalisation has one feature per frame
+            causal: self.model.live().is_some(),
+            look_ahead: self.model.live().map_or(0, |live| live.look_aheads[0]),
+            dim_in: self.model.dim_in(),
             normalisation: self.data.normalisation,
             fps: self.data.fps,
             output: ModelMetadata::OUTPUT.into(),
@@ -433,7 +478,7 @@ mod tests {
         let settings = ["train.batch_size=7", "data.augmentation.tilt=0.25", "model.mamba_gcn.d_state=8", "name=other", "data.noise=false"];
         let recipe = Recipe::read(&shipped(), &settings.map(String::from)).unwrap();
         assert_eq!((recipe.train.batch_size, recipe.data.augmentation.tilt, recipe.name.as_str()), (7, 0.25, "other"));
-        assert_eq!(recipe.model.mamba_gcn.unwrap().d_state, 8);
+        assert_eq!(recipe.model.windowed().unwrap().mamba_gcn.as_ref().unwrap().d_state, 8);
         assert_eq!(recipe.data.noise, Noise::Off);
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use network::{Context, LifterConfig};
+use network::{Context, ModelConfig};
 use poselift_scan_torch::autocast_bf16;
 use tch::{Device, Kind, Tensor};
 
@@ -54,7 +54,10 @@ impl Objective {
             Precision::F32 => forward(),
             Precision::Bf16 => autocast_bf16(lifter.device(), forward)?.to_kind(Kind::Float),
         };
-        let Losses { total, mpjpe, n_mpjpe, velocity } = self.loss.of(&predicted, &shard.label);
+        let Losses { total, mpjpe, n_mpjpe, velocity } = match lifter.config.live() {
+            None => self.loss.of(&predicted, &shard.label),
+            Some(config) => self.loss.of_look_aheads(&predicted, &shard.label, &config.look_aheads),
+        };
         let terms = [&total, &mpjpe, &n_mpjpe, &velocity].map(|term| term.double_value(&[]) * shard.share);
         if terms[0].is_finite() {
             (total * shard.share).backward();
@@ -139,7 +142,7 @@ impl Replicas {
 }
 
 /// A replica's life: until no more shards can come.
-fn work(config: &LifterConfig, weights: &Store, device: Device, objective: Objective, to_do: &Receiver<Shard>, done: &Sender<Answer>) {
+fn work(config: &ModelConfig, weights: &Store, device: Device, objective: Objective, to_do: &Receiver<Shard>, done: &Sender<Answer>) {
     let lifter = Lifter::on(config, weights, device);
     for shard in to_do {
         let answer = match &lifter {

@@ -141,7 +141,7 @@ fn page(folder: &Path, recipe: &Recipe, about: &About, epochs: &[Json]) -> Resul
     row("", String::new());
     row("---", "---".into());
     row("parameters", network::parameter_count(&recipe.model).to_string());
-    row("frames, input channels", format!("{}, {}", recipe.model.n_frames, recipe.model.dim_in));
+    row("frames, input channels", format!("{}, {}", recipe.sample_frames(), recipe.model.dim_in()));
     row("data", serde_json::to_value(recipe.data.kind)?.as_str().unwrap_or_default().to_owned());
     if let Some(clips) = about.clips_per_epoch {
         row("clips of an epoch", clips.to_string());

@@ -280,12 +280,14 @@ impl<'a> Run<'a> {
 
     /// Some samples of a batch in as many parts as there are replicas, of nearly the same size.
     fn shards(&self, batch: &Batch, samples: Range<usize>) -> Vec<Shard> {
-        let (count, values) = (self.replicas.count(), batch.frames * pose::JOINTS);
+        let count = self.replicas.count();
+        let parts = self.sequence_parts();
+        let (frames, values) = (batch.frames / parts, batch.frames * pose::JOINTS);
         let bounds: Vec<usize> = (0..=count).map(|i| samples.start + i * samples.len() / count).collect();
         let cut = |from: usize, to: usize| {
             let part = |all: &[f32], channels: usize| {
                 let size = values * channels;
-                self.lifter.tensor(&all[from * size..to * size], [to - from, batch.frames, pose::JOINTS, channels])
+                self.lifter.tensor(&all[from * size..to * size], [(to - from) * parts, frames, pose::JOINTS, channels])
             };
             Shard {
                 input: part(&batch.input, batch.dim_in),
@@ -294,6 +296,12 @@ impl<'a> Run<'a> {
             }
         };
         bounds.windows(2).filter(|b| b[0] < b[1]).map(|b| cut(b[0], b[1])).collect()
+    }
+
+    /// Into how many sequences the samples of this step are cut: it follows from the step alone, so that a resume does the same.
+    fn sequence_parts(&self) -> usize {
+        let (choices, step) = (&self.recipe.train.sequence_parts, self.place.step);
+        choices.get((step.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % choices.len().max(1)).copied().unwrap_or(1)
     }
 
     /// Validates, writes the metrics, saves what is due.
@@ -407,10 +415,10 @@ fn in_words(figures: &serde_json::Value) -> String {
 /// How a recipe's model cuts and sees clips.
 pub fn windowing(recipe: &Recipe) -> Windowing {
     Windowing {
-        dim_in: recipe.model.dim_in,
+        dim_in: recipe.model.dim_in(),
         normalisation: recipe.data.normalisation,
         fps: Some(f64::from(recipe.data.fps)),
-        ..Windowing::new(recipe.model.n_frames)
+        ..Windowing::new(recipe.sample_frames())
     }
 }
 

@@ -17,7 +17,7 @@ fn check_projection(sample: &Sample) {
     for (t, pose25) in label.iter().enumerate() {
         let camera_mm = &truth.view.camera_mm[t];
         let root_px = truth.view.joints_px[t][0];
-        let placed = pose::world::back_project_frame(pose25, &truth.transform, root_px, &truth.view.intrinsics, camera_mm[0][2]);
+        let placed = pose::world::back_project_frame(pose25, &truth.transforms[t], root_px, &truth.view.intrinsics, camera_mm[0][2]);
         for (a, b) in placed.as_flattened().iter().zip(camera_mm.as_flattened()) {
             assert!((a - b).abs() < 0.01, "frame {t}: {a} mm is not {b} mm");
         }

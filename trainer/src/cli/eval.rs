@@ -7,7 +7,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use datasets::{
-    CameraKind, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, NoiseRecipe, Report, SamplerOptions, Windowing,
+    CameraKind, CausalFeeding, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, NoiseRecipe, Report, SamplerOptions, Windowing,
 };
 use network::{MambaForm, Overrides};
 use pose::normalise::Normalisation;
@@ -141,6 +141,11 @@ const MODEL_FLIP: &str = "model, flip averaging";
 const MEAN_POSE: &str = "mean pose";
 const LINEAR: &str = "linear regression";
 
+/// A live lifter's row.
+fn look_ahead_name(k: usize) -> String {
+    format!("{MODEL}, look-ahead {k}")
+}
+
 /// A model and how it is fed.
 struct Subject {
     opened: checkpoint::Opened,
@@ -217,18 +222,28 @@ fn mocap(args: &Args, subject: &Subject) -> Result<ExitCode> {
     let noise = args.noise.as_deref().map(NoiseRecipe::open).transpose()?.unwrap_or_default();
     let measured = MocapSet::open(&args.data.join(format!("mocap_{split}.npz")))?;
     let set = EvaluationSet::new(&measured, &EvaluationOptions { noise: noise.clone(), ..EvaluationOptions::default() })?;
-    let windowing = Windowing { dim_in: config.dim_in, normalisation, fps: Some(f64::from(fps)), ..Windowing::new(config.n_frames) };
-    let flipped = Windowing { flip: true, ..windowing };
+    // a live lifter has no windows: the baselines then get those of the box that it looks back over
+    let n_frames = config.window().unwrap_or(pose::causal::BOX_FRAMES);
+    let windowing = Windowing { dim_in: config.dim_in(), normalisation, fps: Some(f64::from(fps)), ..Windowing::new(n_frames) };
 
     let row = |predictor: &str, report: Report| evaluate::Row { predictor: predictor.into(), report };
-    let mut rows = vec![
-        row(MODEL, evaluate::evaluate_lifter(&opened.lifter, &set, &windowing)?),
-        row(MODEL_FLIP, evaluate::evaluate_lifter(&opened.lifter, &set, &flipped)?),
-    ];
+    let mut rows = match config.live() {
+        None => vec![
+            row(MODEL, evaluate::evaluate_lifter(&opened.lifter, &set, &windowing)?),
+            row(MODEL_FLIP, evaluate::evaluate_lifter(&opened.lifter, &set, &Windowing { flip: true, ..windowing })?),
+        ],
+        Some(live) => {
+            let feeding = |look_ahead| CausalFeeding { dim_in: live.dim_in, normalisation, fps: f64::from(fps), look_ahead, flip: false };
+            let of = |(index, &k): (usize, &usize)| -> Result<_> {
+                Ok(row(&look_ahead_name(k), evaluate::evaluate_live(&opened.lifter, &set, &feeding(k), index)?))
+            };
+            live.look_aheads.iter().enumerate().map(of).collect::<Result<_>>()?
+        }
+    };
     if !args.no_baselines {
         let train = Arc::new(MocapSet::open(&args.data.join("mocap_train.npz"))?);
-        let mut options = SamplerOptions::new(config.n_frames, 0);
-        options.dim_in = config.dim_in;
+        let mut options = SamplerOptions::new(n_frames, 0);
+        options.dim_in = config.dim_in();
         options.normalisation = normalisation;
         options.augmentation.fps = datasets::Fps::Fixed(fps); // the rate that it is then measured at: the strongest form
         options.noise = Some(noise);
@@ -296,7 +311,7 @@ fn ratios(rows: &[evaluate::Row]) -> String {
     let with_noise = |name: &str| rows.iter().find(|row| row.predictor == name).and_then(|row| row.report.mean(true));
     let mut text = String::new();
     for (baseline, goal) in [(MEAN_POSE, 0.5), (LINEAR, 0.7)] {
-        for model in [MODEL, MODEL_FLIP] {
+        for model in rows.iter().map(|row| row.predictor.as_str()).filter(|name| name.starts_with(MODEL)) {
             if let (Some(ours), Some(theirs)) = (with_noise(model), with_noise(baseline)) {
                 let (p, depth) = (ours.p_mpjpe_mm / theirs.p_mpjpe_mm, ours.mpjpe_root_depth_mm / theirs.mpjpe_root_depth_mm);
                 text += &format!("\n{model} / {baseline}, noise on: P-MPJPE {p:.3}, MPJPE@depth {depth:.3} (goal: at most {goal})");

@@ -47,7 +47,7 @@ pub fn run(args: &Args, subject: &Subject, protocol: Protocol) -> Result<ExitCod
         model: args.model.display().to_string(),
         protocol,
         data: args.data.display().to_string(),
-        frames_of_a_clip: opened.checkpoint.config.n_frames,
+        frames_of_a_clip: opened.checkpoint.config.window().unwrap_or_default(), // `measure` refuses models without windows
         feeding,
         figures,
         measures: protocol.measures(),
