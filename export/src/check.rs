@@ -6,12 +6,16 @@
 
 use std::{path::Path, time::Instant};
 
-use network::Checkpoint;
+use network::{Checkpoint, LifterConfig, LiveConfig, ModelConfig};
+use pose::JOINTS;
+use prost::Message as _;
 use runtime::{Device, Engine, EngineOptions};
 use serde::Serialize;
 
 use crate::{
     lifter::{self, INPUT, Part},
+    live::{self, Form, state_names},
+    onnx::proto::ModelProto,
     session::{self, Options, Session},
 };
 
@@ -31,11 +35,17 @@ pub struct Report {
     pub fraction_agreeing: f64,
     /// Whether the model has a scan at all.
     pub has_scan: bool,
-    /// One window with the operator, seconds.
+    /// One window, or sequence of [`LIVE_FRAMES`], or step, with the operator, seconds.
     pub operator_s: f64,
-    /// One window with the function body, seconds.
+    /// The same with the function body, seconds.
     pub body_s: f64,
+    /// Of the live family: largest difference between the sequence graph and the step graph, frame by frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_difference: Option<f32>,
 }
+
+/// Frames that a live lifter is checked over.
+pub const LIVE_FRAMES: usize = 64;
 
 /// Why a model was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -69,14 +79,93 @@ pub enum Error {
     },
 }
 
-/// Runs the file at `path`, made of `checkpoint`, in ONNX Runtime with the operator and with the function body alone.
+/// Runs the file at `path`, made of `checkpoint`, in ONNX Runtime with the operator and with the function body alone; of the live family
+/// the sequence graph against the step graph too, with the head of `look_ahead`.
 ///
 /// # Errors
 /// [`Error`]: it cannot be run, or a difference is larger than rounding explains.
-pub fn check(path: &Path, checkpoint: &Checkpoint, threads: usize) -> Result<Report, Error> {
-    let config = &checkpoint.config;
+pub fn check(path: &Path, checkpoint: &Checkpoint, form: Form, look_ahead: usize, threads: usize) -> Result<Report, Error> {
+    match &checkpoint.config {
+        ModelConfig::MotionAgFormer(config) => check_windowed(path, checkpoint, config, threads),
+        ModelConfig::Live(config) => {
+            let (config, state) = live::with_look_ahead(config, &checkpoint.state, look_ahead)?;
+            let file = std::fs::read(path).map_err(|e| session::Error::Engine(format!("{}: {e}", path.display())))?;
+            let file = ModelProto::decode(file.as_slice()).map_err(|e| session::Error::Engine(format!("{}: {e}", path.display())))?;
+            let other = live::record(&config, &state, if form == Form::Step { Form::Sequence } else { Form::Step })?;
+            let (sequence, step) = if form == Form::Step { (&other, &file) } else { (&file, &other) };
+            check_live(sequence, step, &config, form, threads)
+        }
+    }
+}
+
+/// Operator against body, and frame by frame against the sequence, over [`LIVE_FRAMES`] frames of two people.
+fn check_live(sequence: &ModelProto, step: &ModelProto, config: &LiveConfig, form: Form, threads: usize) -> Result<Report, Error> {
+    let shape = [2, LIVE_FRAMES, JOINTS, config.dim_in];
+    let input = sample_input(shape);
+    let options = |custom_op| Options { custom_op, threads };
+    let whole = |custom_op| -> Result<(Vec<f32>, f64), Error> {
+        let mut session = Session::open(sequence, options(custom_op))?;
+        let start = Instant::now();
+        let poses = session.run(&[(INPUT, &shape, &input)])?.swap_remove(0).1;
+        Ok((poses, start.elapsed().as_secs_f64() / 2.0))
+    };
+    let stepped = |custom_op| step_through(&mut Session::open(step, options(custom_op))?, config, &input);
+    let ((by_operator, operator_s), (by_body, body_s)) = (whole(true)?, whole(false)?);
+    let ((steps, step_operator_s), (steps_by_body, step_body_s)) = (stepped(true)?, stepped(false)?);
+
+    let [mut sequences, mut step_forms, mut step_by_step] = [const { Difference::NONE }; 3];
+    sequences.add(&by_operator, &by_body)?;
+    step_forms.add(&steps, &steps_by_body)?;
+    step_by_step.add(&by_operator, &steps)?;
+    for (stage, difference) in [("the sequence graph", &sequences), ("the step graph", &step_forms), ("a step against the sequence", &step_by_step)] {
+        if !difference.is_rounding() {
+            return Err(Error::Differs { stage: stage.into(), difference: difference.largest, largest: difference.value });
+        }
+    }
+    let (of_file, stage) = if form == Form::Step { (step_forms, "the step graph") } else { (sequences, "the sequence graph") };
+    let (operator_s, body_s) = if form == Form::Step { (step_operator_s, step_body_s) } else { (operator_s, body_s) };
+    Ok(Report {
+        largest_difference: of_file.largest,
+        stage: stage.into(),
+        largest_value: of_file.value,
+        fraction_agreeing: of_file.fraction(),
+        has_scan: true,
+        operator_s,
+        body_s,
+        step_difference: Some(step_by_step.largest),
+    })
+}
+
+/// The frames of (2, T, 17, C) one by one from empty states: (2, T, 17, 3), and seconds for a frame.
+fn step_through(session: &mut Session, config: &LiveConfig, input: &[f32]) -> Result<(Vec<f32>, f64), Error> {
+    let (people, pose_in) = (2, JOINTS * config.dim_in);
+    let mut states: Vec<(String, Vec<usize>, Vec<f32>)> = (0..config.n_layers)
+        .flat_map(|layer| state_names(layer).into_iter().zip(config.state_shapes()))
+        .map(|(name, [rows, columns])| (name, vec![people, JOINTS, rows, columns], vec![0.0; people * JOINTS * rows * columns]))
+        .collect();
+    let frames = input.len() / (people * pose_in);
+    let mut poses = vec![0.0; people * frames * JOINTS * 3];
+    let shape = [people, 1, JOINTS, config.dim_in];
+    let start = Instant::now();
+    for t in 0..frames {
+        let frame: Vec<f32> = (0..people).flat_map(|p| &input[(p * frames + t) * pose_in..][..pose_in]).copied().collect();
+        let mut inputs: Vec<(&str, &[usize], &[f32])> = vec![(INPUT, &shape, &frame)];
+        inputs.extend(states.iter().map(|(name, shape, values)| (name.as_str(), shape.as_slice(), values.as_slice())));
+        let mut outputs = session.run(&inputs)?.into_iter();
+        let pose = outputs.next().map(|(_, values)| values).unwrap_or_default();
+        for (p, values) in pose.chunks(JOINTS * 3).enumerate().take(people) {
+            poses[(p * frames + t) * JOINTS * 3..][..values.len()].copy_from_slice(values);
+        }
+        for (state, (_, next)) in states.iter_mut().zip(outputs) {
+            state.2 = next;
+        }
+    }
+    Ok((poses, start.elapsed().as_secs_f64() / frames as f64))
+}
+
+fn check_windowed(path: &Path, checkpoint: &Checkpoint, config: &LifterConfig, threads: usize) -> Result<Report, Error> {
     let has_scan = config.mamba_gcn.as_ref().is_some_and(|mamba_gcn| mamba_gcn.mamba == network::MambaForm::Selective);
-    let options = |custom_op| EngineOptions { device: Device::Cpu, threads, custom_op, onnxruntime: None };
+    let options = |custom_op| EngineOptions { device: Device::Cpu, threads, custom_op, ..EngineOptions::default() };
     let (with_operator, with_body) = (Engine::open(path, &options(true))?, Engine::open(path, &options(false))?);
 
     let run = |engine: &Engine, batch: usize| -> Result<(Vec<f32>, f64), Error> {
@@ -85,12 +174,12 @@ pub fn check(path: &Path, checkpoint: &Checkpoint, threads: usize) -> Result<Rep
         let poses = engine.run(&sample_input(shape), shape)?;
         Ok((poses, start.elapsed().as_secs_f64() / batch as f64))
     };
-    let mut whole = Difference::default();
+    let mut whole = Difference::NONE;
     run(&with_operator, 2)?; // the batch is free
     let ((by_operator, operator_s), (by_body, body_s)) = (run(&with_operator, 1)?, run(&with_body, 1)?);
     whole.add(&by_operator, &by_body)?;
     let (stage, largest) = if config.has_top_k_graph() && has_scan {
-        largest_of_stages(checkpoint, threads)?
+        largest_of_stages(checkpoint, config, threads)?
     } else {
         ("the whole model".to_owned(), whole.clone())
     };
@@ -105,16 +194,16 @@ pub fn check(path: &Path, checkpoint: &Checkpoint, threads: usize) -> Result<Rep
         has_scan,
         operator_s,
         body_s,
+        step_difference: None,
     })
 }
 
 /// The stage with the largest difference, each run on what the operator's model makes of the stage before.
-fn largest_of_stages(checkpoint: &Checkpoint, threads: usize) -> Result<(String, Difference), Error> {
-    let config = &checkpoint.config;
+fn largest_of_stages(checkpoint: &Checkpoint, config: &LifterConfig, threads: usize) -> Result<(String, Difference), Error> {
     let mut shape = [1, config.n_frames, config.num_joints, config.dim_in];
     let mut x = sample_input(shape);
     let stages = std::iter::once(Part::Embedding).chain((0..config.n_layers).map(Part::Layer)).chain([Part::ReadOut]);
-    let mut worst = (String::new(), Difference::default());
+    let mut worst = (String::new(), Difference::NONE);
     for part in stages {
         let model = lifter::record(config, &checkpoint.state, part)?;
         let run = |custom_op| -> Result<Vec<f32>, Error> {
@@ -122,7 +211,7 @@ fn largest_of_stages(checkpoint: &Checkpoint, threads: usize) -> Result<(String,
             Ok(outputs.pop().map(|(_, values)| values).unwrap_or_default())
         };
         let (a, b) = (run(true)?, run(false)?);
-        let mut difference = Difference::default();
+        let mut difference = Difference::NONE;
         difference.add(&a, &b)?;
         if worst.0.is_empty() || difference.relative() > worst.1.relative() {
             let stage = match part {
@@ -138,7 +227,7 @@ fn largest_of_stages(checkpoint: &Checkpoint, threads: usize) -> Result<(String,
 }
 
 /// How far two runs are apart.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Difference {
     largest: f32,
     /// Largest absolute value of the first.
@@ -148,6 +237,8 @@ struct Difference {
 }
 
 impl Difference {
+    const NONE: Self = Self { largest: 0.0, value: 0.0, values: 0, agreeing: 0 };
+
     fn add(&mut self, a: &[f32], b: &[f32]) -> Result<(), Error> {
         for (&a, &b) in a.iter().zip(b) {
             if let Some(&found) = [a, b].iter().find(|x| !x.is_finite()) {

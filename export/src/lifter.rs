@@ -3,10 +3,11 @@
 use std::{cell::RefCell, rc::Rc};
 
 use formats::StateDict;
-use network::{Checkpoint, Context, Init, LifterConfig, MotionAgFormer, WeightError, WeightSource, Weights, parameter_count};
-use pose::{metadata::ModelMetadata, normalise::Normalisation};
+use network::{Checkpoint, Context, Init, LifterConfig, ModelConfig, MotionAgFormer, WeightError, WeightSource, Weights, parameter_count};
+use pose::{JOINTS, metadata::ModelMetadata, normalise::Normalisation};
 
 use crate::{
+    live::{self, Form},
     onnx::{property, proto::ModelProto},
     recorder::{Dim, Recorded, Recorder},
     scan_function::TwoForms,
@@ -26,6 +27,14 @@ pub enum Error {
     /// The architecture uses what one file cannot hold.
     #[error(transparent)]
     Scan(#[from] TwoForms),
+    /// A live lifter was not trained to look so far ahead.
+    #[error("the checkpoint has no look-ahead of {asked} frames: it was trained for {trained}")]
+    LookAhead {
+        /// Frames.
+        asked: usize,
+        /// Those that it has, in words.
+        trained: String,
+    },
     /// Our own checkpoint, with metadata that cannot be read.
     #[error("the checkpoint's metadata cannot be used ({0}): the file is damaged, or of a newer poselift")]
     Metadata(String),
@@ -98,40 +107,41 @@ pub fn record(config: &LifterConfig, state: &StateDict, part: Part) -> Result<Mo
     Ok(recorder.finish("lifter", &[(OUTPUT, &output)])?)
 }
 
-/// The whole lifter of a checkpoint with its metadata.
+/// The whole lifter of a checkpoint with its metadata; of the live family `form` says which graph, and the metadata's `look_ahead` which
+/// of its heads.
 ///
 /// # Errors
 /// [`Error`].
-pub fn model(checkpoint: &Checkpoint, metadata: &ModelMetadata) -> Result<ModelProto, Error> {
-    let mut model = record(&checkpoint.config, &checkpoint.state, Part::Whole)?;
+pub fn model(checkpoint: &Checkpoint, metadata: &ModelMetadata, form: Form) -> Result<ModelProto, Error> {
+    let (mut model, frames) = match &checkpoint.config {
+        ModelConfig::MotionAgFormer(config) => (record(config, &checkpoint.state, Part::Whole)?, metadata.frames.to_string()),
+        ModelConfig::Live(config) => {
+            let (config, state) = live::with_look_ahead(config, &checkpoint.state, metadata.look_ahead)?;
+            let frames = if form == Form::Step { "1" } else { "frames" };
+            (live::record(&config, &state, form)?, frames.to_owned())
+        }
+    };
     let json = serde_json::to_string(metadata).map_err(|e| Error::Metadata(e.to_string()))?;
+    let states = if metadata.is_step() { ", and for each layer the states of its convolution and scan" } else { "" };
     model.doc_string = Some(format!(
-        "{}: {} human joints in 2D over {} frames to 3D. Input {INPUT} (batch, {}, {}, {}), output {OUTPUT} (batch, {}, {}, 3).",
-        metadata.architecture,
-        checkpoint.config.num_joints,
-        metadata.frames,
-        metadata.frames,
-        checkpoint.config.num_joints,
-        metadata.dim_in,
-        metadata.frames,
-        checkpoint.config.num_joints,
+        "{}: {JOINTS} human joints in 2D over {frames} frames to 3D. Input {INPUT} (batch, {frames}, {JOINTS}, {}), output {OUTPUT} (batch, {frames}, {JOINTS}, 3){states}.",
+        metadata.architecture, metadata.dim_in,
     ));
     // The first is for programs, the rest for people who look at the file in a viewer.
-    let normalisation = match metadata.normalisation {
-        Normalisation::Frame => "frame",
-        Normalisation::PersonBox => "person_box",
-    };
-    let readable = [
+    let mut readable = vec![
         ("name", metadata.name.clone()),
         ("architecture", metadata.architecture.clone()),
         ("parameters", metadata.parameters.to_string()),
         ("skeleton", metadata.skeleton.clone()),
         ("frames", format!("{} ({})", metadata.frames, if metadata.frames_dynamic { "any number works" } else { "exactly" })),
         ("fps", metadata.fps.to_string()),
-        ("normalisation", normalisation.to_owned()),
+        ("normalisation", metadata.normalisation.name().to_owned()),
         ("trained_on", metadata.trained_on.clone()),
         ("licence", metadata.licence.clone()),
     ];
+    if metadata.causal {
+        readable.push(("look_ahead", format!("{} frames", metadata.look_ahead)));
+    }
     model.metadata_props.push(property(ModelMetadata::ONNX_KEY, &json));
     model.metadata_props.extend(readable.iter().map(|(key, value)| property(key, value)));
     Ok(model)
@@ -139,9 +149,11 @@ pub fn model(checkpoint: &Checkpoint, metadata: &ModelMetadata) -> Result<ModelP
 
 /// What a model says about itself. Our own checkpoints say what weights cannot tell; of others it is unknown.
 ///
+/// Of the live family: for the graph `form`, with the least look-ahead that it was trained for.
+///
 /// # Errors
 /// [`Error::Metadata`] when our own record cannot be read.
-pub fn metadata(checkpoint: &Checkpoint, name: &str) -> Result<ModelMetadata, Error> {
+pub fn metadata(checkpoint: &Checkpoint, name: &str, form: Form) -> Result<ModelMetadata, Error> {
     let config = &checkpoint.config;
     let told = match &checkpoint.metadata_json {
         Some(json) => serde_json::from_str(json).map_err(|e| Error::Metadata(e.to_string()))?,
@@ -153,6 +165,8 @@ pub fn metadata(checkpoint: &Checkpoint, name: &str) -> Result<ModelMetadata, Er
             skeleton: ModelMetadata::SKELETON.to_owned(),
             frames: 0,
             frames_dynamic: false,
+            causal: false,
+            look_ahead: 0,
             dim_in: 0,
             normalisation: Normalisation::Frame,
             fps: 50.0,
@@ -164,13 +178,20 @@ pub fn metadata(checkpoint: &Checkpoint, name: &str) -> Result<ModelMetadata, Er
             has_top_k_graph: false,
         },
     };
-    // What the weights themselves say wins.
+    // What the weights themselves say wins. Batch normalisation fixes the frames of a window; a step is one frame.
+    let (frames, frames_dynamic) = match (config.window(), form) {
+        (Some(window), _) => (window, false),
+        (None, Form::Sequence) => (told.frames, true),
+        (None, Form::Step) => (1, false),
+    };
     let metadata = ModelMetadata {
         architecture: config.architecture().to_owned(),
         config_toml: toml::to_string(config).map_err(|e| Error::Metadata(e.to_string()))?,
-        frames: config.n_frames,
-        frames_dynamic: false, // batch normalisation over T frames
-        dim_in: config.dim_in,
+        frames,
+        frames_dynamic,
+        causal: config.live().is_some(),
+        look_ahead: config.live().map_or(0, |live| live.look_aheads[0]),
+        dim_in: config.dim_in(),
         parameters: parameter_count(config),
         has_top_k_graph: config.has_top_k_graph(),
         ..told

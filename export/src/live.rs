@@ -10,8 +10,8 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use formats::StateDict;
-use network::{Context, LiveConfig, LiveLifter, LiveState, Tensor as _, WeightSource, Weights, layers::MambaState, skeleton::JOINTS};
+use formats::{StateDict, Tensor};
+use network::{Context, LiveConfig, LiveLifter, LiveState, Tensor as _, WeightError, WeightSource, Weights, layers::MambaState, skeleton::JOINTS};
 
 use crate::{
     lifter::{Error, FileWeights, INPUT, OUTPUT},
@@ -37,7 +37,37 @@ pub fn state_names(layer: usize) -> [String; 2] {
 /// Before a state's name where it is an output.
 pub const NEXT: &str = "next_";
 
-/// Records a live lifter.
+/// The lifter with one of its look-aheads alone: (B, T, 17, 3) comes out.
+///
+/// # Errors
+/// [`Error::LookAhead`] when it was not trained for it; a head that is missing or of another shape.
+pub fn with_look_ahead(config: &LiveConfig, state: &StateDict, look_ahead: usize) -> Result<(LiveConfig, StateDict), Error> {
+    let Some(index) = config.look_aheads.iter().position(|&k| k == look_ahead) else {
+        let trained = config.look_aheads.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        return Err(Error::LookAhead { asked: look_ahead, trained });
+    };
+    let rows = 3 * config.look_aheads.len();
+    let head = |name: &str, tensor: &Tensor, columns: usize| -> Result<Tensor, Error> {
+        let shape = if name == "head.weight" { vec![rows, columns] } else { vec![rows] };
+        if tensor.shape != shape {
+            return Err(WeightError::Shape { name: name.to_owned(), expected: shape, found: tensor.shape.clone() }.into());
+        }
+        let values = tensor.to_f32()[3 * index * columns..][..3 * columns].to_vec();
+        let shape = if name == "head.weight" { vec![3, columns] } else { vec![3] };
+        Ok(Tensor::f32(shape, values))
+    };
+    let one = state.iter().map(|(name, tensor)| {
+        let tensor = match name {
+            "head.weight" => head(name, tensor, config.dim_rep)?,
+            "head.bias" => head(name, tensor, 1)?,
+            _ => tensor.clone(),
+        };
+        Ok((name.to_owned(), tensor))
+    });
+    Ok((LiveConfig { look_aheads: vec![look_ahead], ..config.clone() }, StateDict::new(one.collect::<Result<Vec<_>, Error>>()?)))
+}
+
+/// Records a live lifter; one of several look-aheads gives (B, T, 17, 3 K), see [`with_look_ahead`].
 ///
 /// # Errors
 /// [`Error`]: a weight is missing or of another shape.

@@ -141,7 +141,7 @@ fn our_own_metadata_goes_into_the_model() {
         fps: 25.0,
         trained_on: "motion capture".into(),
         licence: "MIT OR Apache-2.0".into(),
-        ..export::lifter::metadata(&read, "x").unwrap()
+        ..export::lifter::metadata(&read, "x", export::live::Form::Sequence).unwrap()
     };
     let record = network::Checkpoint::own_record(&read.config, &serde_json::to_string(&ours).unwrap()).unwrap();
     let file = Value::dict([("model", read.state.to_value()), ("poselift", record)]);

@@ -45,7 +45,7 @@ fn assert_agrees(what: &str, found: &[f32], expected: &[f64], within: Within) {
 fn check_model(folder: &Path, mamba: Option<MambaForm>, within: Within, batches: &[usize]) {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let checkpoint = read_checkpoint(folder, mamba);
-    let model = lifter::record(&checkpoint.config, &checkpoint.state, Part::Whole).unwrap();
+    let model = lifter::record(checkpoint.config.windowed().unwrap(), &checkpoint.state, Part::Whole).unwrap();
     let (shape, input) = npy(&folder.join("input.npy"));
     let (out_shape, expected) = npy(&folder.join("output_f64.npy"));
     let input = to_f32(&input);
@@ -103,7 +103,7 @@ fn first_layer() {
         let checkpoint = read_checkpoint(&folder, mamba);
         let (shape, input) = npy(&folder.join("input.npy"));
         let run = |part, shape: &[usize], x: &[f32]| {
-            let model = lifter::record(&checkpoint.config, &checkpoint.state, part).unwrap();
+            let model = lifter::record(checkpoint.config.windowed().unwrap(), &checkpoint.state, part).unwrap();
             Session::open(&model, Options { custom_op: true, threads: 1 }).unwrap().run(&[(INPUT, shape, x)]).unwrap().remove(0)
         };
         let (shape, x) = run(Part::Embedding, &shape, &to_f32(&input));

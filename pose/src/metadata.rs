@@ -67,6 +67,11 @@ impl ModelMetadata {
     /// Longest window that is believed.
     pub const MAX_FRAMES: usize = 1 << 16;
 
+    /// Whether it is a step graph: one frame of a causal model, with the states of its layers as inputs and outputs.
+    pub fn is_step(&self) -> bool {
+        self.causal && !self.frames_dynamic
+    }
+
     /// Refuses a description that this code cannot serve.
     ///
     /// # Errors

@@ -77,6 +77,10 @@ fn print(inspection: &Inspection) {
                 m.dim_in,
                 normalisation.as_str().unwrap_or_default()
             );
+            if m.causal {
+                let what = if m.is_step() { "One step of a causal model" } else { "Causal" };
+                println!("{what}: at frame t comes out the pose of frame t - {}.", m.look_ahead);
+            }
             println!("Trained on: {}", m.trained_on);
             println!("Licence: {}", m.licence);
         }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use export::{
     check, lifter,
+    live::Form,
     onnx::{Aside, OPSET},
 };
-use network::{Checkpoint, MambaForm, Overrides};
+use network::{Checkpoint, MambaForm, ModelConfig, Overrides};
 use serde_json::json;
 
 /// Writes a checkpoint as one self-contained ONNX file, and checks it in ONNX Runtime
@@ -17,14 +18,22 @@ use serde_json::json;
 /// the weights do not tell comes from --set, --config, the file itself or a default, and is printed.
 ///
 /// The batch is free. The number of frames is the checkpoint's: the batch normalisation of MotionAGFormer's temporal graph
-/// has weights for each frame of the window.
+/// has weights for each frame of the window. A lifter of the live family takes sequences of any length; --step writes one frame of it
+/// instead, with the states of its layers as inputs and outputs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The checkpoint, such as runs/xs/best.pth
     checkpoint: PathBuf,
-    /// The ONNX file to write [default: beside the checkpoint, best.pth -> best.onnx]
+    /// The ONNX file to write [default: beside the checkpoint, best.pth -> best.onnx, with --step best.step.onnx]
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Live family: write one frame with states instead of a sequence
+    #[arg(long)]
+    step: bool,
+    /// Live family: frames that the model waits for after a frame before it says its pose, one of those it was trained for [default:
+    /// the least]
+    #[arg(long, value_name = "FRAMES")]
+    look_ahead: Option<usize>,
     /// With which Mamba a MambaGCN checkpoint was trained, where it does not say so itself
     #[arg(long, value_enum)]
     mamba: Option<Mamba>,
@@ -68,17 +77,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let source = &args.checkpoint;
     let checkpoint = Checkpoint::read(source, &overrides).with_context(|| format!("cannot export {}", source.display()))?;
-    let out = args.out.clone().unwrap_or_else(|| beside(source));
+    let form = if args.step { Form::Step } else { Form::Sequence };
+    if checkpoint.config.live().is_none() && (args.step || args.look_ahead.is_some()) {
+        bail!("{}: it is a model of windows: --step and --look-ahead are for the live family", source.display());
+    }
+    let out = args.out.clone().unwrap_or_else(|| beside(source, form));
     if same_file(source, &out) {
         bail!("{} is the checkpoint itself: name another file with --out", out.display());
     }
     if !args.json {
         print_settings(&checkpoint);
     }
-    let metadata = lifter::metadata(&checkpoint, &stem(source)).with_context(|| format!("cannot export {}", source.display()))?;
-    let model = lifter::model(&checkpoint, &metadata).with_context(|| format!("cannot export {}", source.display()))?;
+    let mut metadata = lifter::metadata(&checkpoint, &stem(source), form).with_context(|| format!("cannot export {}", source.display()))?;
+    metadata.look_ahead = args.look_ahead.unwrap_or(metadata.look_ahead);
+    let model = lifter::model(&checkpoint, &metadata, form).with_context(|| format!("cannot export {}", source.display()))?;
     let aside = Aside::write(&model, &out).with_context(|| format!("cannot write {}", out.display()))?;
-    let report = check::check(aside.path(), &checkpoint, args.threads).with_context(|| format!("{} was not written", out.display()))?;
+    let report = check::check(aside.path(), &checkpoint, form, metadata.look_ahead, args.threads)
+        .with_context(|| format!("{} was not written", out.display()))?;
     let bytes = aside.bytes();
     aside.publish(&out).with_context(|| format!("cannot write {}", out.display()))?;
 
@@ -97,8 +112,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("Model: {}, {} parameters.", metadata.architecture, metadata.parameters);
-    println!("Input: any batch of windows of exactly {} frames (the temporal graph's batch normalisation fixes them).", metadata.frames);
-    print_check(&report);
+    match (&checkpoint.config, form) {
+        (ModelConfig::MotionAgFormer(_), _) => {
+            println!("Input: any batch of windows of exactly {} frames (the temporal graph's batch normalisation fixes them).", metadata.frames);
+        }
+        (ModelConfig::Live(_), Form::Sequence) => println!("Input: any batch of sequences of any length, from empty states."),
+        (ModelConfig::Live(_), Form::Step) => println!("Input: one frame of any batch of streams, with their states."),
+    }
+    if metadata.causal {
+        println!("Look-ahead: what comes out at frame t is the pose of frame t - {}.", metadata.look_ahead);
+    }
+    match report.step_difference {
+        None => print_check(&report),
+        Some(difference) => print_live_check(&report, difference, form),
+    }
     println!("Wrote {} ({nodes} nodes, {:.1} MB, opset {OPSET}).", out.display(), bytes as f64 / 1e6);
     Ok(())
 }
@@ -134,6 +161,18 @@ fn print_check(report: &check::Report) {
     }
 }
 
+fn print_live_check(report: &check::Report, step_difference: f32, form: Form) {
+    println!(
+        "Checked in ONNX Runtime over {} frames of two people: the scan as operator against the function body in the file, largest difference \
+         {:.1e}; frame by frame against the whole sequence, {step_difference:.1e} (values up to {:.1}).",
+        check::LIVE_FRAMES,
+        report.largest_difference,
+        report.largest_value
+    );
+    let what = if form == Form::Step { "One frame of two people".to_owned() } else { format!("A sequence of {} frames", check::LIVE_FRAMES) };
+    println!("{what} takes {:.1} ms with the operator, {:.1} ms with the function body.", 1e3 * report.operator_s, 1e3 * report.body_s);
+}
+
 /// The checkpoint's name without what marks it as one.
 fn stem(checkpoint: &Path) -> String {
     let name = checkpoint.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -142,9 +181,10 @@ fn stem(checkpoint: &Path) -> String {
     if stem.is_empty() { "model".to_owned() } else { stem.to_owned() }
 }
 
-/// `best.pth` -> `best.onnx`, `best_epoch.pth.tr` -> `best_epoch.onnx`.
-fn beside(checkpoint: &Path) -> PathBuf {
-    checkpoint.with_file_name(format!("{}.onnx", stem(checkpoint)))
+/// `best.pth` -> `best.onnx` or `best.step.onnx`, `best_epoch.pth.tr` -> `best_epoch.onnx`.
+fn beside(checkpoint: &Path, form: Form) -> PathBuf {
+    let end = if form == Form::Step { "step.onnx" } else { "onnx" };
+    checkpoint.with_file_name(format!("{}.{end}", stem(checkpoint)))
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -163,8 +203,9 @@ mod tests {
             ("a/b.c/weights", "a/b.c/weights.onnx"),
             ("v1.2.pt", "v1.2.onnx"),
         ] {
-            assert_eq!(beside(Path::new(checkpoint)), Path::new(model));
+            assert_eq!(beside(Path::new(checkpoint), Form::Sequence), Path::new(model));
         }
+        assert_eq!(beside(Path::new("runs/live-s/best.pth"), Form::Step), Path::new("runs/live-s/best.step.onnx"));
     }
 
     #[test]
