@@ -4,11 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=.native/venv/bin/python
-if [ ! -f .native/venv/.complete ]; then
+packages="onnx onnxruntime numpy pandas bvhtoolbox ezc3d c3d pygltflib trimesh tensorboard"
+if [ "$(cat .native/venv/.complete 2>/dev/null)" != "$packages" ]; then
   echo "making a Python environment in .native/venv"
-  python3 -m venv .native/venv
-  .native/venv/bin/pip install -q --disable-pip-version-check onnx onnxruntime numpy pandas bvhtoolbox ezc3d c3d pygltflib trimesh
-  touch .native/venv/.complete
+  [ -x $python ] || python3 -m venv .native/venv
+  # shellcheck disable=SC2086 # a list of names
+  .native/venv/bin/pip install -q --disable-pip-version-check $packages
+  echo "$packages" >.native/venv/.complete
 fi
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 
@@ -31,6 +33,16 @@ if [ -f ../shared/data/mocap/tiny_test.npz ]; then
   $python tests/python/check_motion.py "$work/motion"
 else
   echo "skipped: the motion files (../shared is absent)"
+fi
+
+if [ -f ../shared/data/mocap/tiny_train.npz ]; then
+  mkdir "$work/mocap"
+  cp ../shared/data/mocap/tiny_train.npz "$work/mocap/mocap_train.npz"
+  cp ../shared/data/mocap/tiny_test.npz "$work/mocap/mocap_val.npz"
+  target/debug/trainer train --config models/configs/tiny-test.toml --data "$work/mocap" --out "$work/run" --threads 1 2>/dev/null
+  $python tests/python/check_tensorboard.py "$work/run"
+else
+  echo "skipped: TensorBoard's curves (../shared is absent)"
 fi
 
 tests/python/ops.sh

@@ -61,6 +61,14 @@ pub fn start_log(run: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// The log of a process that writes nothing: warnings on standard error.
+pub fn start_warnings() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let screen = tracing_subscriber::fmt::layer().with_writer(AroundBars).with_target(false).without_time();
+    // A second start, as in tests, changes nothing.
+    let _ = tracing_subscriber::registry().with(filter).with(screen).try_init();
+}
+
 /// The bar of an epoch. Where standard error is no terminal, a line now and then instead.
 pub struct EpochBar {
     bar: ProgressBar,
@@ -73,7 +81,15 @@ impl EpochBar {
 
     /// `steps` in all, `done` of them before (a resume).
     pub fn new(label: String, steps: u64, done: u64) -> Self {
-        let bar = BARS.add(ProgressBar::new(steps).with_position(done));
+        Self::around(BARS.add(ProgressBar::new(steps).with_position(done)), label)
+    }
+
+    /// One that nobody sees.
+    pub fn hidden() -> Self {
+        Self::around(ProgressBar::hidden(), String::new())
+    }
+
+    fn around(bar: ProgressBar, label: String) -> Self {
         if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg}") {
             bar.set_style(style);
         }
