@@ -50,8 +50,8 @@ pub struct EvaluationClip {
     pub name: String,
     /// Who moves.
     pub subject: String,
-    /// Kind of the camera.
-    pub camera: CameraKind,
+    /// Kind of the camera; `None` for a real one.
+    pub camera: Option<CameraKind>,
     /// Whether the keypoints have a detector's noise.
     pub noisy: bool,
     /// What a lifter gets. Missing keypoints are not filled in.
@@ -103,7 +103,7 @@ fn see_clip(set: &MocapSet, clip: usize, options: &EvaluationOptions) -> Result<
             };
             let keypoints = KeypointClip::from_fps(frames, set.fps(), view.image)?;
             let (name, subject) = (described.name.clone(), described.subject.clone());
-            seen.push(EvaluationClip { name, subject, camera, noisy, keypoints, view: view.clone() });
+            seen.push(EvaluationClip { name, subject, camera: Some(camera), noisy, keypoints, view: view.clone() });
         }
     }
     Ok(seen)
@@ -155,8 +155,8 @@ pub struct Figures {
 /// The figures under one condition.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ConditionFigures {
-    /// Kind of camera.
-    pub camera: CameraKind,
+    /// Kind of camera; `None` for real ones.
+    pub camera: Option<CameraKind>,
     /// Whether the keypoints had a detector's noise.
     pub noisy: bool,
     /// Mean errors over all frames of all clips under this condition.
@@ -322,6 +322,7 @@ impl Fed {
                 causal.push(time_s, &filled, |step| steps.push(step))?;
             }
         }
+        causal.finish(|step| steps.push(step));
         let Some(last) = steps.last() else {
             return Err(pose::Error::NoConfidentKeypoint { frames: keypoints.frames.len() }.into());
         };
@@ -409,7 +410,7 @@ fn measure(clip: &EvaluationClip, pose25_px: &[Pose3]) -> Result<Figures, Error>
 
 fn report(set: &EvaluationSet, measured: &[Figures]) -> Report {
     let mut conditions: Vec<ConditionFigures> = Vec::new();
-    for camera in CameraKind::ALL {
+    for camera in CameraKind::ALL.map(Some).into_iter().chain([None]) {
         for noisy in [false, true] {
             let of_condition = |(clip, _): &(&EvaluationClip, &Figures)| clip.camera == camera && clip.noisy == noisy;
             let parts: Vec<Figures> = set.clips.iter().zip(measured).filter(of_condition).map(|(_, figures)| *figures).collect();

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::clip_options::ClipOptions;
 use crate::motion_bert::Half;
-use crate::{ClipFolder, Error, MocapSet, MotionBert, Mpi3dhp, VideoPose3d, checks, motion_files};
+use crate::{ClipFolder, Error, MocapSet, MotionBert, Mpi3dhp, OwnClips, VideoPose3d, checks, motion_files};
 
 /// Frames that are looked at, spread over the set.
 const LOOKED_AT: usize = 4096;
@@ -46,6 +46,8 @@ pub enum Kind {
     AsfAmc,
     /// 2D keypoints of one clip ([`formats::keypoints`]).
     Keypoints,
+    /// A user's own clips ([`OwnClips`]): 2D and 3D, or several calibrated cameras.
+    OwnClips,
 }
 
 impl Kind {
@@ -60,6 +62,7 @@ impl Kind {
             Self::Bvh => "bvh",
             Self::AsfAmc => "asf-amc",
             Self::Keypoints => "keypoints",
+            Self::OwnClips => "own-clips",
         }
     }
 
@@ -80,10 +83,12 @@ impl Kind {
                 Ok(Self::AsfAmc)
             } else if has(|name| name.ends_with(".bvh")) || has_below(path, "bvh") {
                 Ok(Self::Bvh)
+            } else if OwnClips::is_at(path) {
+                Ok(Self::OwnClips)
             } else if clip_folders(path)?.is_empty() {
                 refuse(
                     "holds none of the folders that are known: mocap_*.npz, data_3d_h36m.npz with data_2d_*.npz, clips in train/ or test/, \
-                     .bvh files, .asf and .amc files; name a set's own file if it lies here under another name",
+                     .bvh files, .asf and .amc files, keypoint files with camera_mm, folders with a calibration; name a set's own file if it lies here under another name",
                 )
             } else {
                 Ok(Self::ClipFolder)
@@ -91,6 +96,9 @@ impl Kind {
         }
         if !path.is_file() {
             return refuse("is not there: expected a data set's file or folder");
+        }
+        if OwnClips::is_at(path) {
+            return Ok(Self::OwnClips);
         }
         match path.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
             "pkl" | "pickle" => Ok(Self::MotionBert),
@@ -252,6 +260,7 @@ pub fn inspect(path: &Path) -> Result<Summary, Error> {
         Kind::Bvh => vec![mocap_part("BVH", &motion_files::open_bvh(path, None)?.set)],
         Kind::AsfAmc => vec![mocap_part("ASF/AMC", &motion_files::open_amc(path, None)?.set)],
         Kind::Keypoints => vec![keypoints(path)?],
+        Kind::OwnClips => own_clips(path)?,
     };
     Ok(Summary { kind, path: path.to_owned(), parts })
 }
@@ -446,6 +455,47 @@ fn keypoints(path: &Path) -> Result<Part, Error> {
     Ok(part)
 }
 
+/// `train` and `val` apart where the folder has them.
+fn own_clips(path: &Path) -> Result<Vec<Part>, Error> {
+    let halves = ["train", "val"].map(|half| path.join(half));
+    if halves[0].is_dir() {
+        return halves.iter().filter(|half| half.is_dir()).map(|half| own_clips_part(&OwnClips::open(half)?)).collect();
+    }
+    Ok(vec![own_clips_part(&OwnClips::open(path)?)?])
+}
+
+fn own_clips_part(set: &OwnClips) -> Result<Part, Error> {
+    let clips = set.clips();
+    let lengths: Vec<usize> = clips.iter().map(|clip| clip.keypoints.frames.len()).collect();
+    let specimens = spread(&lengths, LOOKED_AT).into_iter().map(|(s, t)| Specimen {
+        caption: format!("{} {} {t}", clips[s].take, clips[s].camera),
+        pose: Some(clips[s].view.camera_mm[t]),
+        keypoints: Some(clips[s].keypoints.frames[t]),
+    });
+    let mut part = Part::new(&set.path().file_name().unwrap_or_default().to_string_lossy(), &lengths, specimens.collect());
+    let rates: Vec<f64> = clips.iter().filter_map(|clip| clip.keypoints.fps()).collect();
+    part.fps = rates.first().copied().filter(|first| rates.iter().all(|rate| (rate / first - 1.0).abs() < 0.01));
+    part.subjects = distinct(clips.iter().map(|clip| clip.subject.clone()));
+    part.cameras = distinct(clips.iter().map(|clip| clip.camera.clone()).filter(|camera| !camera.is_empty()));
+    part.unit = MM_CAMERA;
+    part.unit_2d = PX;
+    for take in set.triangulations() {
+        let rejected: Vec<String> =
+            take.cameras.iter().zip(&take.rejected_percent).map(|(camera, percent)| format!("{camera} {percent:.1} %")).collect();
+        part.remarks.push(format!(
+            "{}: {} of {} frames triangulated, reprojection error {:.1} px, {:.1} % of the joints missing before gaps were filled, rejected as contradicting: {}",
+            take.take,
+            take.frames[1],
+            take.frames[0],
+            take.reprojection_error_px,
+            take.missing_percent,
+            rejected.join(", ")
+        ));
+    }
+    part.remarks.extend(set.remarks().iter().cloned());
+    Ok(part)
+}
+
 impl Part {
     /// Counts, ranges and bodies; what else is known is filled in by the caller.
     fn new(name: &str, lengths: &[usize], specimens: Vec<Specimen>) -> Self {
@@ -528,7 +578,7 @@ fn distinct(names: impl Iterator<Item = String>) -> Vec<String> {
 /// A set without motion in the world, and what its reader refuses.
 pub fn motion_of(path: &Path, fps: Option<f64>) -> Result<Arc<MocapSet>, Error> {
     let kind = Kind::of(path)?;
-    if let Some(fps) = fps.filter(|_| !matches!(kind, Kind::Bvh | Kind::AsfAmc)) {
+    if let Some(fps) = fps.filter(|_| !matches!(kind, Kind::Bvh | Kind::AsfAmc | Kind::OwnClips)) {
         return Err(Error::options(format!(
             "{fps} frames per second are asked for, but a set of kind {} stays at its own rate",
             kind.name()
@@ -543,9 +593,10 @@ pub fn motion_of(path: &Path, fps: Option<f64>) -> Result<Arc<MocapSet>, Error> 
         }
         Kind::Bvh => motion_files::open_bvh(path, fps)?.set,
         Kind::AsfAmc => motion_files::open_amc(path, fps)?.set,
+        Kind::OwnClips => OwnClips::open(path)?.mocap(fps)?,
         _ => {
             let problem =
-                format!("is of kind {}: expected motion in world space, one of BVH, ASF/AMC, VideoPose3D or a joint NPZ", kind.name());
+                format!("is of kind {}: expected motion in world space, one of BVH, ASF/AMC, VideoPose3D, own clips or a joint NPZ", kind.name());
             return Err(Error::content(path, problem));
         }
     };

@@ -6,7 +6,7 @@
 //! lifter must beat.
 //!
 //! The field's own sets: [`MotionBert`] (Human3.6M with a detector's keypoints), [`VideoPose3d`], [`Mpi3dhp`], and [`ClipFolder`], the
-//! clips that the reference repositories write; motion capture also out of folders of BVH and of CMU's ASF/AMC ([`motion_files`]). Each is checked as it is opened: shapes, joints, units, sides, order of frames; the
+//! clips that the reference repositories write; a user's own clips ([`OwnClips`]); motion capture also out of folders of BVH and of CMU's ASF/AMC ([`motion_files`]). Each is checked as it is opened: shapes, joints, units, sides, order of frames; the
 //! message names file and field; [`inspect`] says what is in it. [`protocol`] measures predictors on them as the papers do.
 //!
 //! Units and axes: world space is right-handed, z up, mm; camera space is x right, y down, z away, mm; pixels are of the full image.
@@ -27,6 +27,8 @@ pub mod motion_bert;
 pub mod motion_files;
 pub mod mpi_inf_3dhp;
 pub mod noise;
+pub mod own_clips;
+mod pattern;
 mod prefetch;
 pub mod protocol;
 mod random;
@@ -47,6 +49,8 @@ pub use motion::{Augmentation, Fps};
 pub use motion_bert::{MotionBert, MotionBertClips};
 pub use mpi_inf_3dhp::{Mpi3dhp, Mpi3dhpClips};
 pub use noise::NoiseRecipe;
+pub use own_clips::{OwnClip, OwnClips, RecordedOptions, RecordedSampler};
+pub use pattern::matches;
 pub use prefetch::{PrefetchOptions, Prefetcher};
 pub use sample::{Batch, Sample, SampleSource, Truth};
 pub use sampler::{ClipSampler, Gaps, SamplerOptions};

@@ -40,6 +40,11 @@ impl MocapClip {
     pub fn frames(&self) -> usize {
         self.frames.len()
     }
+
+    /// Whether one of the patterns names the subject or the take; `*` stands for any characters.
+    pub fn is_named(&self, patterns: &[String]) -> bool {
+        patterns.iter().any(|pattern| crate::matches(pattern, &self.subject) || crate::matches(pattern, &self.name))
+    }
 }
 
 /// The three files of one folder, split by subject.
@@ -159,7 +164,15 @@ impl MocapSet {
     /// # Errors
     /// Nobody is chosen.
     pub fn of_subjects(&self, chosen: impl Fn(&str) -> bool) -> Result<Self, Error> {
-        let clips = self.clips.iter().filter(|clip| chosen(&clip.subject));
+        self.of_clips(|clip| chosen(&clip.subject))
+    }
+
+    /// Some of the clips.
+    ///
+    /// # Errors
+    /// None is chosen.
+    pub fn of_clips(&self, chosen: impl Fn(&MocapClip) -> bool) -> Result<Self, Error> {
+        let clips = self.clips.iter().filter(|clip| chosen(clip));
         let clips = clips.map(|clip| (clip.name.clone(), clip.subject.clone(), self.poses[clip.frames.clone()].to_vec()));
         Self::from_clips(&self.path.to_string_lossy(), self.fps, clips.collect())
     }

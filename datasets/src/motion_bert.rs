@@ -10,7 +10,7 @@ use pose::normalise::ImageTransform;
 use pose::{ImageSize, JOINTS, Keypoint, KeypointClip, Pose2, Pose3, world};
 
 use crate::Error;
-use crate::camera::{CameraKind, View};
+use crate::camera::View;
 use crate::checks::{self, Field};
 use crate::clip_options::{ClipOptions, H36M};
 use crate::evaluation::{EvaluationClip, EvaluationSet};
@@ -281,7 +281,7 @@ impl MotionBert {
         Ok(EvaluationClip {
             name: video.name.clone(),
             subject: video.subject().to_owned(),
-            camera: CameraKind::H36mLike,
+            camera: None,
             noisy: true,
             keypoints: KeypointClip::from_fps(frames, FPS, image)?,
             view: View { image, intrinsics, extrinsics: Extrinsics::level(0.0), joints_px, camera_mm },

@@ -207,8 +207,8 @@ impl SampleSource for ClipSampler {
         let seen = detect(&view, options.noise.as_ref(), fps, &mut rng);
         let times_s: Vec<f64> = (0..seen.len()).map(|t| t as f64 / f64::from(fps)).collect();
         let (keypoints, transforms) = match &options.causal {
-            None => self.whole(seen, &times_s, &view)?,
-            Some(gaps) => self.causal(seen, &times_s, &view, gaps, &mut rng)?,
+            None => fed_whole(seen, &times_s, &view, options.normalisation)?,
+            Some(gaps) => fed_causally(seen, &times_s, &view, options.normalisation, gaps, &mut rng)?,
         };
         let mut input = Vec::with_capacity(keypoints.len() * JOINTS * options.dim_in);
         let mut label: Vec<Pose3> = Vec::with_capacity(keypoints.len());
@@ -221,32 +221,42 @@ impl SampleSource for ClipSampler {
 }
 
 /// Keypoints and how they become input, frame by frame.
-type Fed = (Vec<Keypoints17>, Vec<ImageTransform>);
+pub(crate) type Fed = (Vec<Keypoints17>, Vec<ImageTransform>);
 
-impl ClipSampler {
-    /// As a lifter of windows is fed: holes filled from both sides, one box.
-    fn whole(&self, mut keypoints: Vec<Keypoints17>, times_s: &[f64], view: &View) -> Result<Fed, Error> {
-        pose::fill::fill_missing(&mut keypoints, times_s)?;
-        let transform = self.options.normalisation.transform(&keypoints, view.image)?;
-        let transforms = vec![transform; keypoints.len()];
-        Ok((keypoints, transforms))
-    }
+/// As a lifter of windows is fed: holes filled from both sides, one box.
+pub(crate) fn fed_whole(
+    mut keypoints: Vec<Keypoints17>,
+    times_s: &[f64],
+    view: &View,
+    normalisation: Normalisation,
+) -> Result<Fed, Error> {
+    pose::fill::fill_missing(&mut keypoints, times_s)?;
+    let transform = normalisation.transform(&keypoints, view.image)?;
+    let transforms = vec![transform; keypoints.len()];
+    Ok((keypoints, transforms))
+}
 
-    /// As a stream is fed.
-    fn causal(&self, mut keypoints: Vec<Keypoints17>, times_s: &[f64], view: &View, gaps: &Gaps, rng: &mut impl Rng) -> Result<Fed, Error> {
-        gaps.apply(&mut keypoints, rng);
-        let (mut fill, mut boxes) = (CausalFill::default(), CausalBox::default());
-        let mut transforms = Vec::with_capacity(keypoints.len());
-        for ((frame, &time_s), exact) in keypoints.iter_mut().zip(times_s).zip(exact_keypoints(&view.joints_px)) {
-            // before anybody is seen a stream gives nothing: such a frame is shown as it is
-            *frame = fill.push(frame).unwrap_or(exact);
-            transforms.push(match self.options.normalisation {
-                Normalisation::Frame => ImageTransform::frame(view.image),
-                Normalisation::PersonBox => boxes.push(time_s, frame)?,
-            });
-        }
-        Ok((keypoints, transforms))
+/// As a stream is fed.
+pub(crate) fn fed_causally(
+    mut keypoints: Vec<Keypoints17>,
+    times_s: &[f64],
+    view: &View,
+    normalisation: Normalisation,
+    gaps: &Gaps,
+    rng: &mut impl Rng,
+) -> Result<Fed, Error> {
+    gaps.apply(&mut keypoints, rng);
+    let (mut fill, mut boxes) = (CausalFill::default(), CausalBox::default());
+    let mut transforms = Vec::with_capacity(keypoints.len());
+    for ((frame, &time_s), exact) in keypoints.iter_mut().zip(times_s).zip(exact_keypoints(&view.joints_px)) {
+        // before anybody is seen a stream gives nothing: such a frame is shown as it is
+        *frame = fill.push(frame).unwrap_or(exact);
+        transforms.push(match normalisation {
+            Normalisation::Frame => ImageTransform::frame(view.image),
+            Normalisation::PersonBox => boxes.push(time_s, frame)?,
+        });
     }
+    Ok((keypoints, transforms))
 }
 
 /// Keypoints of a view as a detector reports them.

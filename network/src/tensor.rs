@@ -5,15 +5,19 @@ use crate::layers::BatchNorm;
 /// How a forward pass is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// Dropout is active and batch normalisation uses (and updates) the batch's statistics.
+    /// Dropout is active.
     pub training: bool,
+    /// Batch normalisation uses (and updates) the batch's statistics instead of the running ones.
+    pub batch_statistics: bool,
 }
 
 impl Context {
     /// Evaluation: running statistics, no dropout.
-    pub const EVALUATION: Self = Self { training: false };
+    pub const EVALUATION: Self = Self { training: false, batch_statistics: false };
     /// Training: batch statistics, dropout.
-    pub const TRAINING: Self = Self { training: true };
+    pub const TRAINING: Self = Self { training: true, batch_statistics: true };
+    /// Training on too little data to take statistics from: dropout, running statistics.
+    pub const RUNNING_STATISTICS: Self = Self { training: true, batch_statistics: false };
 }
 
 /// One of the two axes that a mixer of a pose sequence `(B, T, J, C)` works along.

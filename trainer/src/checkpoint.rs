@@ -7,7 +7,7 @@ use formats::{StateDict, Value};
 use network::{Checkpoint, Overrides};
 use pose::metadata::ModelMetadata;
 
-use crate::{model::Lifter, optimiser::Optimiser, recipe::Recipe};
+use crate::{model::Lifter, optimiser::Optimiser, recipe::Recipe, tuning::Tuning};
 
 /// The state with the lowest validation error.
 pub const BEST: &str = "best.pth";
@@ -33,6 +33,12 @@ pub struct Place {
     pub learning_rate: f64,
     /// Sums over the epoch under way: total, mpjpe, n_mpjpe, velocity.
     pub loss_sums: [f64; 4],
+    /// Epochs since the best one.
+    pub stale_epochs: u64,
+    /// Fine-tuning: the error on the base data before everything.
+    pub base_before: Option<f64>,
+    /// Why the run has ended before its last epoch.
+    pub ended: Option<String>,
 }
 
 impl Place {
@@ -45,6 +51,9 @@ impl Place {
             ("best_mpjpe_mm", self.best_mpjpe_mm.map_or(Value::None, Value::Float)),
             ("learning_rate", Value::Float(self.learning_rate)),
             ("loss_sums", Value::List(self.loss_sums.iter().map(|&sum| Value::Float(sum)).collect())),
+            ("stale_epochs", Value::Int(self.stale_epochs as i64)),
+            ("base_before", self.base_before.map_or(Value::None, Value::Float)),
+            ("ended", self.ended.as_deref().map_or(Value::None, Value::str)),
             ("seed", Value::Int(seed as i64)),
         ])
     }
@@ -67,6 +76,10 @@ impl Place {
             best_mpjpe_mm: value.get("best_mpjpe_mm").and_then(Value::as_f64),
             learning_rate: number("learning_rate")?,
             loss_sums,
+            // files from before fine-tuning have none of them
+            stale_epochs: number("stale_epochs").unwrap_or_default() as u64,
+            base_before: value.get("base_before").and_then(Value::as_f64),
+            ended: value.get("ended").and_then(Value::as_str).map(str::to_owned),
         })
     }
 }
@@ -101,6 +114,7 @@ pub fn save_state(
     lifter: &Lifter,
     optimiser: &Optimiser,
     ema: Option<StateDict>,
+    tuning: Option<&Tuning>,
     place: &Place,
 ) -> Result<()> {
     let mut entries = model_entries(recipe, &lifter.weights.state_dict(), place)?;
@@ -109,6 +123,9 @@ pub fn save_state(
     entries.push(("recipe", Value::str(recipe.to_toml()?)));
     if let Some(ema) = ema {
         entries.push(("ema", ema.to_value()));
+    }
+    if let Some(tuning) = tuning {
+        entries.push(("tuning", tuning.to_value()));
     }
     Ok(formats::pth::write(path, &Value::dict(entries))?)
 }
@@ -125,7 +142,13 @@ pub struct Resumed {
 ///
 /// # Errors
 /// A file that cannot be read, that is no state of a run, or that belongs to another model or seed.
-pub fn load_state(path: &Path, recipe: &Recipe, lifter: &Lifter, optimiser: &mut Optimiser) -> Result<Resumed> {
+pub fn load_state(
+    path: &Path,
+    recipe: &Recipe,
+    lifter: &Lifter,
+    optimiser: &mut Optimiser,
+    tuning: Option<&Tuning>,
+) -> Result<Resumed> {
     let read = Checkpoint::read(path, &Overrides::default())?;
     let in_file = || path.display().to_string();
     let training =
@@ -144,6 +167,7 @@ pub fn load_state(path: &Path, recipe: &Recipe, lifter: &Lifter, optimiser: &mut
         recipe.train.seed
     );
     lifter.weights.load(&read.state).with_context(in_file)?;
+    tuning.map_or(Ok(()), |tuning| tuning.load(read.file.get("tuning"))).with_context(in_file)?;
     let saved = read.file.get("optimizer").with_context(|| format!("{}: it has no `optimizer`", path.display()))?;
     optimiser.load_state_dict(saved).with_context(in_file)?;
     let ema = read.file.get("ema").map(StateDict::from_checkpoint).transpose()?;
@@ -165,8 +189,17 @@ pub struct Opened {
 /// # Errors
 /// See [`Checkpoint::read`].
 pub fn open(path: &Path, overrides: &Overrides, device: tch::Device) -> Result<Opened> {
-    let checkpoint = Checkpoint::read(path, overrides)?;
+    let (checkpoint, metadata) = read(path, overrides)?;
     let lifter = Lifter::load(&checkpoint.config, &checkpoint.state, tch::Kind::Float, device)?;
+    Ok(Opened { lifter, metadata, checkpoint })
+}
+
+/// Reads any checkpoint of a lifter, and what our own files say of themselves.
+///
+/// # Errors
+/// See [`Checkpoint::read`].
+pub fn read(path: &Path, overrides: &Overrides) -> Result<(Checkpoint, Option<ModelMetadata>)> {
+    let checkpoint = Checkpoint::read(path, overrides)?;
     let metadata = checkpoint
         .metadata_json
         .as_deref()
@@ -177,5 +210,5 @@ pub fn open(path: &Path, overrides: &Overrides, device: tch::Device) -> Result<O
             Ok(metadata)
         })
         .transpose()?;
-    Ok(Opened { lifter, metadata, checkpoint })
+    Ok((checkpoint, metadata))
 }

@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use datasets::{
     CausalFeeding, ClipFolder, ClipOptions, ClipSampler, EvaluationOptions, EvaluationSet, MocapSet, MotionBert, MotionBertClips, Mpi3dhp, Mpi3dhpClips,
-    Report, Sample, SampleSource, Windowing, inspect,
+    OwnClips, RecordedOptions, RecordedSampler, Report, Sample, SampleSource, Windowing, inspect,
     motion_bert::Half,
     protocol::{Asking, evaluate_3dhp, evaluate_h36m, original_report_px},
 };
@@ -43,9 +43,34 @@ pub enum DataKind {
     /// `data_train_3dhp.npz`, its joints put in Human3.6M's order.
     #[serde(rename = "mpi-inf-3dhp")]
     Mpi3dhp,
+    /// A user's own clips: 2D with 3D, or several calibrated cameras.
+    OwnClips,
 }
 
 impl DataKind {
+    /// Recognises a set.
+    ///
+    /// # Errors
+    /// Nothing there, nothing known, or a set that cannot be trained on as it is.
+    pub fn of(path: &Path) -> Result<Self> {
+        use inspect::Kind;
+        let kind = Kind::of(path)?;
+        Ok(match kind {
+            Kind::MotionCapture => Self::MotionCapture,
+            Kind::VideoPose3d => Self::VideoPose3d,
+            Kind::MotionBert => Self::MotionBert,
+            Kind::ClipFolder => Self::ClipFolder,
+            Kind::Mpi3dhp => Self::Mpi3dhp,
+            Kind::OwnClips => Self::OwnClips,
+            Kind::Bvh | Kind::AsfAmc => bail!(
+                "{}: it is of kind {}: make motion capture of it first, with trainer data convert",
+                path.display(),
+                kind.name()
+            ),
+            Kind::Keypoints => bail!("{}: it has 2D keypoints alone: training needs the 3D joints too", path.display()),
+        })
+    }
+
     /// Whether random cameras look at motion; the others are clips that a camera has seen.
     pub const fn is_motion(self) -> bool {
         matches!(self, Self::MotionCapture | Self::VideoPose3d)
@@ -104,6 +129,7 @@ pub struct Validated {
 /// Data that is absent, refused, too short for the model, or without anybody to validate on.
 pub fn open(recipe: &Recipe, data: &Path) -> Result<RunData> {
     match recipe.data.kind {
+        DataKind::MotionCapture if data.is_file() => one_file(recipe, MocapSet::open(data)?),
         DataKind::MotionCapture => {
             ensure!(data.is_dir(), "{}: no such folder; --data names the folder with mocap_train.npz and mocap_val.npz", data.display());
             let train = MocapSet::open(&data.join("mocap_train.npz"))?;
@@ -130,7 +156,93 @@ pub fn open(recipe: &Recipe, data: &Path) -> Result<RunData> {
         DataKind::MotionBert => motion_bert(recipe, data),
         DataKind::ClipFolder => clip_folder(recipe, data),
         DataKind::Mpi3dhp => mpi_inf_3dhp(recipe, data),
+        DataKind::OwnClips => own_clips(recipe, data),
     }
+}
+
+/// Opens the base data of a fine-tuning: samples to be replayed (none of a single file of motion capture, which is watched as a whole) and
+/// what is watched.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_base(recipe: &Recipe, data: &Path) -> Result<(Option<Arc<dyn SampleSource>>, Validation)> {
+    if recipe.data.kind == DataKind::MotionCapture && data.is_file() {
+        return Ok((None, motion_validation(recipe, MocapSet::open(data)?, data.display().to_string(), false)?));
+    }
+    let RunData { source, validation } = open(recipe, data)?;
+    Ok((Some(source), validation))
+}
+
+/// One file of motion capture: the takes or subjects that the recipe names are held out, or the last takes of the file.
+fn one_file(recipe: &Recipe, all: MocapSet) -> Result<RunData> {
+    let named = &recipe.data.validation_subjects;
+    let held = if named.is_empty() {
+        let names: Vec<(&str, usize)> = all.clips().iter().map(|clip| (clip.name.as_str(), clip.frames())).collect();
+        last_takes(&names, recipe.data.validation_share)
+    } else {
+        all.clips().iter().filter(|clip| clip.is_named(named)).map(|clip| clip.name.clone()).collect()
+    };
+    let refuse = |what: &str| {
+        let names = held_names(&all.clips().iter().map(|clip| clip.name.as_str()).collect::<Vec<_>>());
+        anyhow!("{}: no take is left to {what}; it has {names}: name other takes or subjects in data.validation_subjects", all.path().display())
+    };
+    ensure!(!held.is_empty(), refuse("validate on"));
+    let is_held = |name: &str| held.iter().any(|h| h == name);
+    ensure!(all.clips().iter().any(|clip| !is_held(&clip.name)), refuse("train on"));
+    let (train, val) = (all.of_clips(|clip| !is_held(&clip.name))?, all.of_clips(|clip| is_held(&clip.name))?);
+    let description = held_names(&held.iter().map(String::as_str).collect::<Vec<_>>());
+    motion(recipe, train, val, description, false)
+}
+
+/// A user's own clips: the folders `train` and `val`, or one folder of which the takes or subjects that the recipe names are held out, or the
+/// last takes, or the end of the only take.
+fn own_clips(recipe: &Recipe, data: &Path) -> Result<RunData> {
+    let (named, share) = (&recipe.data.validation_subjects, recipe.data.validation_share);
+    let [train, val] = ["train", "val"].map(|half| data.join(half));
+    let (train, val, description) = if train.is_dir() && val.is_dir() {
+        (OwnClips::open(&train)?, OwnClips::open(&val)?, "the folder val".to_owned())
+    } else {
+        let all = OwnClips::open(data)?;
+        all.remarks().iter().for_each(|remark| tracing::info!("{remark}"));
+        let held = if named.is_empty() {
+            last_takes(&all.takes(), share)
+        } else {
+            all.clips().iter().filter(|clip| clip.is_named(named)).map(|clip| clip.take.clone()).collect()
+        };
+        let is_held = |take: &str| held.iter().any(|h| h == take);
+        let takes = held_names(&all.takes().iter().map(|(take, _)| *take).collect::<Vec<_>>());
+        if held.is_empty() && named.is_empty() {
+            let [train, val] = all.split_in_time(share)?;
+            (train, val, format!("the last {:.0} % of the frames of {takes}", 100.0 * share))
+        } else {
+            ensure!(
+                !held.is_empty() && all.clips().iter().any(|clip| !is_held(&clip.take)),
+                "{}: data.validation_subjects {named:?} leaves nothing to validate on or to train on; there are {takes}",
+                data.display()
+            );
+            let description = held_names(&held.iter().map(String::as_str).collect::<Vec<_>>());
+            (all.of_takes(|clip| !is_held(&clip.take))?, all.of_takes(|clip| is_held(&clip.take))?, description)
+        }
+    };
+    let source = Arc::new(RecordedSampler::new(&train, recipe.recorded_options())?);
+    let clips = Arc::new(RecordedSampler::new(&val, RecordedOptions { flip: 0.0, ..recipe.recorded_options() })?);
+    let measure = Measure::MotionCapture(val.evaluation_set());
+    Ok(RunData { source, validation: Validation { measure, clips, description, is_test: false } })
+}
+
+/// The last of some takes, given with their frames: at least such a share of all frames, at least one take, not all of them.
+fn last_takes(takes: &[(&str, usize)], share: f64) -> Vec<String> {
+    let wanted = share * takes.iter().map(|(_, frames)| *frames as f64).sum::<f64>();
+    let mut held = Vec::new();
+    let mut frames = 0;
+    for (name, length) in takes.iter().skip(1).rev() {
+        if frames as f64 >= wanted {
+            break;
+        }
+        held.push((*name).to_owned());
+        frames += length;
+    }
+    held
 }
 
 /// Subjects to validate on, and whether they are those of the test set.
@@ -150,12 +262,16 @@ fn held_names(names: &[&str]) -> String {
 
 fn motion(recipe: &Recipe, train: MocapSet, held: MocapSet, description: String, is_test: bool) -> Result<RunData> {
     let source = Arc::new(ClipSampler::new(Arc::new(train), recipe.sampler_options())?);
+    Ok(RunData { source, validation: motion_validation(recipe, held, description, is_test)? })
+}
+
+fn motion_validation(recipe: &Recipe, held: MocapSet, description: String, is_test: bool) -> Result<Validation> {
     let noise = recipe.data.noise.recipe();
     let options =
         EvaluationOptions { cameras: recipe.data.cameras.clone(), noisy: vec![noise.is_some()], noise: noise.unwrap_or_default(), seed: 0 };
     let measure = Measure::MotionCapture(EvaluationSet::new(&held, &options)?);
     let clips = Arc::new(ClipSampler::new(Arc::new(held), recipe.sampler_options())?);
-    Ok(RunData { source, validation: Validation { measure, clips, description, is_test } })
+    Ok(Validation { measure, clips, description, is_test })
 }
 
 /// How clips of the field's sets are made, for training and for validation.
@@ -289,7 +405,7 @@ impl Validation {
                         evaluate_live(lifter, set, &feeding, 0)?
                     }
                 };
-                let figures = report.mean(recipe.data.noise.recipe().is_some()).context("validation has no clips")?;
+                let figures = report.mean(true).or_else(|| report.mean(false)).context("validation has no clips")?;
                 let (error, figures) = (figures.mpjpe_root_depth_mm, serde_json::to_value(figures)?);
                 Ok(Validated { error, chosen_by: "mpjpe_root_depth_mm", figures, conditions: Some(report) })
             }

@@ -1,11 +1,15 @@
 //! Trains and evaluates lifters with libtorch.
 
+pub mod bench;
 pub mod canvas;
 pub mod chart;
 pub mod checkpoint;
 pub mod data;
+pub mod distributed;
 pub mod ema;
 pub mod evaluate;
+pub mod finetune;
+pub mod lora;
 pub mod loss;
 pub mod model;
 pub mod optimiser;
@@ -16,7 +20,9 @@ pub mod replica;
 pub mod report;
 pub mod schedule;
 pub mod tensor;
+pub mod tensorboard;
 pub mod train;
+pub mod tuning;
 pub mod weights;
 
 /// Tells glibc to keep freed memory: activations are allocated anew in each step, and first touch of fresh pages costs up to a quarter

@@ -41,31 +41,72 @@ impl Default for OptimiserConfig {
     }
 }
 
+/// Parameters that share a learning rate.
+#[derive(Debug)]
+pub struct Group {
+    /// Factor on the rate of the step.
+    pub rate: f64,
+    /// What is stepped.
+    pub parameters: Vec<Tensor>,
+}
+
 /// The optimiser with its state.
 pub struct Optimiser {
     config: OptimiserConfig,
-    parameters: Vec<Tensor>,
-    state: AdamState,
+    /// Parameters are numbered through all groups, in order, as PyTorch does it.
+    groups: Vec<(Group, AdamState)>,
 }
 
 impl Optimiser {
-    /// A fresh state for every parameter of a model.
+    /// A fresh state for every parameter of a model, all at the rate of the step.
     pub fn new(weights: &Store, config: OptimiserConfig) -> Self {
-        let parameters: Vec<Tensor> = weights.parameters().map(|(_, tensor)| tensor.shallow_clone()).collect();
-        let state = AdamState::new(&parameters, config.amsgrad);
-        Self { config, parameters, state }
+        let parameters = weights.parameters().map(|(_, tensor)| tensor.shallow_clone()).collect();
+        Self::of_groups(vec![Group { rate: 1.0, parameters }], config)
+    }
+
+    /// A fresh state for every parameter of some groups.
+    pub fn of_groups(groups: Vec<Group>, config: OptimiserConfig) -> Self {
+        let with_state = |group: Group| {
+            let state = AdamState::new(&group.parameters, config.amsgrad);
+            (group, state)
+        };
+        Self { config, groups: groups.into_iter().map(with_state).collect() }
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        self.groups.iter().flat_map(|(group, _)| &group.parameters)
+    }
+
+    /// What makes up its state, and what it steps: the same tensors for the same model, in the same order.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        let of = |(group, state): &(Group, AdamState)| -> Vec<Tensor> {
+            let largest = state.max_exp_avg_sq.iter().flatten();
+            let all = group.parameters.iter().chain(&state.exp_avg).chain(&state.exp_avg_sq).chain(largest).chain(&state.step);
+            all.map(Tensor::shallow_clone).collect()
+        };
+        self.groups.iter().flat_map(of).collect()
+    }
+
+    /// Number of parameters of all groups.
+    pub fn len(&self) -> usize {
+        self.parameters().count()
+    }
+
+    /// Whether there is nothing to step.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Forgets all gradients.
     pub fn zero_grad(&mut self) {
-        for parameter in &mut self.parameters {
+        for parameter in self.groups.iter_mut().flat_map(|(group, _)| &mut group.parameters) {
             parameter.zero_grad();
         }
     }
 
     /// Norm of all gradients together.
     pub fn gradient_norm(&self) -> f64 {
-        let norms: Vec<Tensor> = self.parameters.iter().map(Tensor::grad).filter(Tensor::defined).map(|g| g.norm()).collect();
+        let norms: Vec<Tensor> = self.parameters().map(Tensor::grad).filter(Tensor::defined).map(|g| g.norm()).collect();
         if norms.is_empty() { 0.0 } else { Tensor::stack(&norms, 0).norm().double_value(&[]) }
     }
 
@@ -73,14 +114,14 @@ impl Optimiser {
     pub fn clip_gradients(&mut self, max_norm: f64) -> f64 {
         let norm = self.gradient_norm();
         if norm > max_norm {
-            for gradient in self.parameters.iter().map(Tensor::grad).filter(Tensor::defined) {
+            for gradient in self.parameters().map(Tensor::grad).filter(Tensor::defined) {
                 let _ = tch::no_grad(|| gradient.shallow_clone().g_mul_scalar_(max_norm / norm));
             }
         }
         norm
     }
 
-    /// One step with the gradients that are there. A parameter without a gradient is left alone.
+    /// One step with the gradients that are there, at `lr` times the rate of each group. A parameter without a gradient is left alone.
     ///
     /// # Errors
     /// libtorch's, in its words.
@@ -90,41 +131,51 @@ impl Optimiser {
             OptimiserKind::Adam => WeightDecay::L2,
         };
         let [beta1, beta2] = self.config.betas;
-        let settings = AdamSettings { lr, betas: (beta1, beta2), eps: self.config.eps, weight_decay: self.config.weight_decay, decay };
-        fused_adam_step(&self.parameters, &mut self.state, &settings).context("the optimiser's step failed")
+        let OptimiserConfig { eps, weight_decay, .. } = self.config;
+        for (group, state) in &mut self.groups {
+            let settings = AdamSettings { lr: lr * group.rate, betas: (beta1, beta2), eps, weight_decay, decay };
+            fused_adam_step(&group.parameters, state, &settings).context("the optimiser's step failed")?;
+        }
+        Ok(())
     }
 
     /// `torch.optim.AdamW.state_dict()`: `load_state_dict` of PyTorch takes it.
     pub fn state_dict(&self, lr: f64) -> Value {
         let saved = |tensor: &Tensor| Value::Tensor(to_file_tensor(tensor));
-        let stepped = (0..self.parameters.len()).filter(|&i| self.state.step[i].double_value(&[]) > 0.0);
-        let state = stepped.map(|i| {
-            let mut entry = vec![
-                ("step", saved(&self.state.step[i])),
-                ("exp_avg", saved(&self.state.exp_avg[i])),
-                ("exp_avg_sq", saved(&self.state.exp_avg_sq[i])),
-            ];
-            if let Some(largest) = &self.state.max_exp_avg_sq {
-                entry.push(("max_exp_avg_sq", saved(&largest[i])));
-            }
-            (Value::Int(i as i64), Value::dict(entry))
-        });
         let OptimiserConfig { kind, betas: [beta1, beta2], eps, weight_decay, amsgrad } = self.config;
-        let group = Value::dict([
-            ("lr", Value::Float(lr)),
-            ("betas", Value::Tuple(vec![Value::Float(beta1), Value::Float(beta2)])),
-            ("eps", Value::Float(eps)),
-            ("weight_decay", Value::Float(weight_decay)),
-            ("amsgrad", Value::Bool(amsgrad)),
-            ("maximize", Value::Bool(false)),
-            ("foreach", Value::None),
-            ("capturable", Value::Bool(false)),
-            ("differentiable", Value::Bool(false)),
-            ("fused", Value::None),
-            ("decoupled_weight_decay", Value::Bool(kind == OptimiserKind::AdamW)),
-            ("params", Value::List((0..self.parameters.len()).map(|i| Value::Int(i as i64)).collect())),
-        ]);
-        Value::dict([("state", Value::Dict(state.collect())), ("param_groups", Value::List(vec![group]))])
+        let (mut states, mut groups, mut number) = (Vec::new(), Vec::new(), 0);
+        for (group, state) in &self.groups {
+            let first = number;
+            for i in 0..group.parameters.len() {
+                if state.step[i].double_value(&[]) > 0.0 {
+                    let mut entry = vec![
+                        ("step", saved(&state.step[i])),
+                        ("exp_avg", saved(&state.exp_avg[i])),
+                        ("exp_avg_sq", saved(&state.exp_avg_sq[i])),
+                    ];
+                    if let Some(largest) = &state.max_exp_avg_sq {
+                        entry.push(("max_exp_avg_sq", saved(&largest[i])));
+                    }
+                    states.push((Value::Int(number), Value::dict(entry)));
+                }
+                number += 1;
+            }
+            groups.push(Value::dict([
+                ("lr", Value::Float(lr * group.rate)),
+                ("betas", Value::Tuple(vec![Value::Float(beta1), Value::Float(beta2)])),
+                ("eps", Value::Float(eps)),
+                ("weight_decay", Value::Float(weight_decay)),
+                ("amsgrad", Value::Bool(amsgrad)),
+                ("maximize", Value::Bool(false)),
+                ("foreach", Value::None),
+                ("capturable", Value::Bool(false)),
+                ("differentiable", Value::Bool(false)),
+                ("fused", Value::None),
+                ("decoupled_weight_decay", Value::Bool(kind == OptimiserKind::AdamW)),
+                ("params", Value::List((first..number).map(Value::Int).collect())),
+            ]));
+        }
+        Value::dict([("state", Value::Dict(states)), ("param_groups", Value::List(groups))])
     }
 
     /// Takes over what [`Self::state_dict`], or PyTorch's optimiser, saved.
@@ -135,36 +186,50 @@ impl Optimiser {
         let groups = saved.get("param_groups").and_then(Value::items).context("the checkpoint's optimiser has no `param_groups`")?;
         let count: usize = groups.iter().filter_map(|g| g.get("params").and_then(Value::items).map(<[Value]>::len)).sum();
         ensure!(
-            count == self.parameters.len(),
-            "the checkpoint's optimiser knows {count} parameters, but the model has {}: it belongs to another architecture",
-            self.parameters.len()
+            count == self.len(),
+            "the checkpoint's optimiser knows {count} parameters, but {} are trained here: it belongs to another architecture or run",
+            self.len()
         );
         let entries = saved.get("state").context("the checkpoint's optimiser has no `state`")?.entries();
         for (key, entry) in entries {
             let index = key.as_i64().and_then(|i| usize::try_from(i).ok()).filter(|&i| i < count);
-            let Some(i) = index else { bail!("the checkpoint's optimiser has a state for parameter {key:?}, expected 0 to {}", count - 1) };
+            let Some(number) = index else {
+                bail!("the checkpoint's optimiser has a state for parameter {key:?}, expected 0 to {}", count.saturating_sub(1))
+            };
+            let (state, i) = self.state_of(number).context("the checkpoint's optimiser has a parameter too many")?;
             let take = |name: &str, into: &Tensor| -> Result<()> {
                 let value = match entry.get(name) {
                     Some(Value::Tensor(tensor)) => to_torch(tensor, Kind::Float),
                     Some(value) if value.as_f64().is_some() => Tensor::from(value.as_f64().unwrap_or_default()).to_kind(Kind::Float),
-                    _ => bail!("the checkpoint's optimiser has no `{name}` for parameter {i}"),
+                    _ => bail!("the checkpoint's optimiser has no `{name}` for parameter {number}"),
                 };
                 ensure!(
                     value.numel() == into.numel(),
-                    "`{name}` of parameter {i} in the checkpoint's optimiser has shape {:?}, expected {:?}",
+                    "`{name}` of parameter {number} in the checkpoint's optimiser has shape {:?}, expected {:?}",
                     value.size(),
                     into.size()
                 );
                 tch::no_grad(|| into.shallow_clone().copy_(&value.reshape(into.size())));
                 Ok(())
             };
-            take("step", &self.state.step[i])?;
-            take("exp_avg", &self.state.exp_avg[i])?;
-            take("exp_avg_sq", &self.state.exp_avg_sq[i])?;
-            if let Some(largest) = &self.state.max_exp_avg_sq {
+            take("step", &state.step[i])?;
+            take("exp_avg", &state.exp_avg[i])?;
+            take("exp_avg_sq", &state.exp_avg_sq[i])?;
+            if let Some(largest) = &state.max_exp_avg_sq {
                 take("max_exp_avg_sq", &largest[i])?;
             }
         }
         Ok(())
+    }
+
+    /// The state that holds parameter `number`, and its index there.
+    fn state_of(&self, mut number: usize) -> Option<(&AdamState, usize)> {
+        for (group, state) in &self.groups {
+            if number < group.parameters.len() {
+                return Some((state, number));
+            }
+            number -= group.parameters.len();
+        }
+        None
     }
 }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use datasets::{Augmentation, CameraKind, Gaps, NoiseRecipe, SamplerOptions};
+use datasets::{Augmentation, CameraKind, Gaps, NoiseRecipe, RecordedOptions, SamplerOptions};
 use network::ModelConfig;
 use pose::{metadata::ModelMetadata, normalise::Normalisation};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::{data::DataKind, loss::LossWeights, optimiser::OptimiserConfig, schedule::Schedule};
+use crate::{data::DataKind, loss::LossWeights, optimiser::OptimiserConfig, schedule::Schedule, tuning::FinetuneConfig};
 
 /// Name that the resolved recipe gets in the run's folder.
 pub const RESOLVED_FILE: &str = "recipe.toml";
@@ -31,6 +31,9 @@ pub struct Recipe {
     pub data: DataConfig,
     /// How it learns.
     pub train: TrainConfig,
+    /// What is special about a run of `trainer finetune`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finetune: Option<FinetuneConfig>,
 }
 
 fn licence() -> String {
@@ -233,15 +236,21 @@ impl Recipe {
     /// # Errors
     /// One sentence: the file cannot be read, a key is unknown (with the nearest known one), a value is out of range.
     pub fn read(path: &Path, settings: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("{}: the recipe cannot be read", path.display()))?;
-        let mut table: Table = text.parse().map_err(|e: toml::de::Error| anyhow!("{}: not TOML: {}", path.display(), e.message()))?;
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        inline_noise(&mut table, &folder)?; // so that settings can reach its keys
+        Self::with_settings(read_table(path)?, &folder, settings).with_context(|| format!("{}: the recipe is refused", path.display()))
+    }
+
+    /// The recipe that a table describes, with settings on top; noise recipes are looked for in `folder`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn with_settings(mut table: Table, folder: &Path, settings: &[String]) -> Result<Self> {
+        inline_noise(&mut table, folder)?; // so that settings can reach its keys
         for setting in settings {
             set(&mut table, setting)?;
         }
-        inline_noise(&mut table, &folder)?; // a setting may name another one
-        Self::from_table(table).with_context(|| format!("{}: the recipe is refused", path.display()))
+        inline_noise(&mut table, folder)?; // a setting may name another one
+        Self::from_table(table)
     }
 
     /// The recipe that a table describes, checked.
@@ -286,6 +295,7 @@ impl Recipe {
         {
             bail!("train.ema is {decay}: expected a decay from 0 to below 1, such as 0.999");
         }
+        self.finetune.as_ref().map_or(Ok(()), FinetuneConfig::validate)?;
         self.validate_sequences()?;
         let data = &self.data;
         if !(0.0..=1.0).contains(&data.flip) {
@@ -293,6 +303,9 @@ impl Recipe {
         }
         if !(0.0..1.0).contains(&data.validation_share) || data.validation_share == 0.0 {
             bail!("data.validation_share is {}: expected a share above 0 and below 1, such as 0.05", data.validation_share);
+        }
+        if data.kind == DataKind::OwnClips {
+            return Ok(()); // their 3D says all
         }
         if !data.kind.is_motion() {
             if data.normalisation != Normalisation::Frame {
@@ -333,8 +346,8 @@ impl Recipe {
                 None => Ok(()),
             };
         }
-        if !data.kind.is_motion() {
-            bail!("data.kind is {:?}: models of the live family train on motion, \"motion-capture\" or \"videopose3d\"", data.kind);
+        if !data.kind.is_motion() && data.kind != DataKind::OwnClips {
+            bail!("data.kind is {:?}: models of the live family train on motion, \"motion-capture\" or \"videopose3d\", or on \"own-clips\"", data.kind);
         }
         let Some(frames) = data.sequence_frames.filter(|frames| (2..=1 << 14).contains(frames)) else {
             bail!("data.sequence_frames is missing or out of range: a model of the live family needs it, 2 to 16384, such as 128");
@@ -373,6 +386,20 @@ impl Recipe {
         }
     }
 
+    /// How samples of a user's own clips are made.
+    pub fn recorded_options(&self) -> RecordedOptions {
+        RecordedOptions {
+            n_frames: self.sample_frames(),
+            dim_in: self.model.dim_in(),
+            normalisation: self.data.normalisation,
+            fps: f64::from(self.data.fps),
+            stride: self.data.stride,
+            flip: self.data.flip,
+            causal: self.model.live().map(|_| self.data.gaps.unwrap_or_default()),
+            seed: self.train.seed,
+        }
+    }
+
     /// What the trained model says about itself.
     ///
     /// # Errors
@@ -400,6 +427,15 @@ impl Recipe {
         metadata.validate()?;
         Ok(metadata)
     }
+}
+
+/// The content of a recipe's file.
+///
+/// # Errors
+/// It cannot be read or is no TOML.
+pub fn read_table(path: &Path) -> Result<Table> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}: the recipe cannot be read", path.display()))?;
+    text.parse().map_err(|e: toml::de::Error| anyhow!("{}: not TOML: {}", path.display(), e.message()))
 }
 
 /// Puts one `a.b.c=value` into a table. What is no TOML value is a string.

@@ -27,6 +27,8 @@ pub struct Objective {
     pub loss: LossWeights,
     /// Precision of matrix products.
     pub precision: Precision,
+    /// Whether dropout and the batch's statistics are used.
+    pub context: Context,
 }
 
 /// A part of a batch.
@@ -44,25 +46,38 @@ pub struct Shard {
 pub type Terms = [f64; 4];
 
 impl Objective {
-    /// Adds the gradient of a shard's part of the loss to what the lifter's parameters hold. A loss that is no number has none.
+    /// Adds the gradient of a shard's part of the loss to what the lifter's parameters hold. That of a loss that is no number is none either.
     ///
     /// # Errors
     /// libtorch refused the precision.
     pub fn backward(&self, lifter: &Lifter, shard: &Shard) -> Result<Terms> {
-        let forward = || lifter.forward(&shard.input, &Context::TRAINING);
-        let predicted = match self.precision {
+        let predicted = self.forward(lifter, &shard.input)?;
+        let Losses { total, mpjpe, n_mpjpe, velocity } = self.losses(lifter, &predicted, &shard.label);
+        let terms = Tensor::stack(&[&total, &mpjpe, &n_mpjpe, &velocity], 0).detach();
+        (total * shard.share).backward();
+        // Read last, and at once: a GPU is waited for once, with the whole gradient in its queue.
+        let terms = terms.to_device(Device::Cpu).to_kind(Kind::Double);
+        Ok(std::array::from_fn(|i| terms.double_value(&[i as i64]) * shard.share))
+    }
+
+    /// What the model makes of input (b, T, J, dim_in): (b, T, J, 3) in f32, for each look-ahead of a model that has several.
+    ///
+    /// # Errors
+    /// libtorch refused the precision.
+    pub fn forward(&self, lifter: &Lifter, input: &Tensor) -> Result<Tensor> {
+        let forward = || lifter.forward(input, &self.context);
+        Ok(match self.precision {
             Precision::F32 => forward(),
             Precision::Bf16 => autocast_bf16(lifter.device(), forward)?.to_kind(Kind::Float),
-        };
-        let Losses { total, mpjpe, n_mpjpe, velocity } = match lifter.config.live() {
-            None => self.loss.of(&predicted, &shard.label),
-            Some(config) => self.loss.of_look_aheads(&predicted, &shard.label, &config.look_aheads),
-        };
-        let terms = [&total, &mpjpe, &n_mpjpe, &velocity].map(|term| term.double_value(&[]) * shard.share);
-        if terms[0].is_finite() {
-            (total * shard.share).backward();
+        })
+    }
+
+    /// The loss and its terms.
+    pub fn losses(&self, lifter: &Lifter, predicted: &Tensor, label: &Tensor) -> Losses {
+        match lifter.config.live() {
+            None => self.loss.of(predicted, label),
+            Some(config) => self.loss.of_look_aheads(predicted, label, &config.look_aheads),
         }
-        Ok(terms)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::{
@@ -34,6 +35,10 @@ pub struct About {
     pub validation: Option<String>,
     /// Predictions to draw.
     pub predictions: Vec<Figure>,
+    /// Fine-tuning: who is in the base data that is watched.
+    pub base: Option<String>,
+    /// Why the run ended before its last epoch.
+    pub ended: Option<String>,
 }
 
 /// Writes the report of the run in `folder` from its metrics.
@@ -67,11 +72,13 @@ fn read_metrics(folder: &Path) -> Result<Vec<Json>> {
     Ok(epochs)
 }
 
-/// The figures of an epoch that are numbers, `validation.` before those of the validation.
+/// The figures of an epoch that are numbers, `validation.` before those of the validation and `base.` before those of the base data.
 fn numbers(epoch: &Json) -> Vec<(String, f64)> {
     let own = epoch.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value));
-    let validation = epoch["validation"].as_object().into_iter().flatten().map(|(key, value)| (format!("validation.{key}"), value));
-    own.chain(validation).filter_map(|(key, value)| Some((key, value.as_f64()?))).collect()
+    let within = |part: &'static str| {
+        epoch[part].as_object().into_iter().flatten().map(move |(key, value)| (format!("{part}.{key}"), value))
+    };
+    own.chain(within("validation")).chain(within("base")).filter_map(|(key, value)| Some((key, value.as_f64()?))).collect()
 }
 
 fn number(epoch: &Json, key: &str) -> f64 {
@@ -80,11 +87,15 @@ fn number(epoch: &Json, key: &str) -> f64 {
 
 /// Keys of the validation's errors in any epoch: all but counts.
 fn validation_keys(epochs: &[Json]) -> Vec<String> {
+    error_keys(epochs, "validation.")
+}
+
+fn error_keys(epochs: &[Json], prefix: &str) -> Vec<String> {
     let keys: BTreeSet<String> = epochs
         .iter()
         .flat_map(numbers)
         .map(|(key, _)| key)
-        .filter(|key| key.starts_with("validation.") && !key.ends_with(".frames") && !key.ends_with(".clips"))
+        .filter(|key| key.starts_with(prefix) && !key.contains("forgetting") && !key.ends_with(".frames") && !key.ends_with(".clips"))
         .collect();
     keys.into_iter().collect()
 }
@@ -92,7 +103,7 @@ fn validation_keys(epochs: &[Json]) -> Vec<String> {
 /// A comma-separated table, one row for each epoch.
 fn csv(epochs: &[Json]) -> String {
     let first = ["epoch", "step", "learning_rate", "loss", "mpjpe", "n_mpjpe", "velocity", "clips_per_s", "elapsed_s"];
-    let keys: Vec<String> = first.map(str::to_owned).into_iter().chain(validation_keys(epochs)).collect();
+    let keys: Vec<String> = first.map(str::to_owned).into_iter().chain(validation_keys(epochs)).chain(error_keys(epochs, "base.")).collect();
     let mut text = keys.join(",") + ",best\n";
     for epoch in epochs {
         let row = keys.iter().map(|key| {
@@ -102,6 +113,47 @@ fn csv(epochs: &[Json]) -> String {
         text += &format!("{},{}\n", row.collect::<Vec<_>>().join(","), epoch["best"].as_bool().unwrap_or(false));
     }
     text
+}
+
+/// What a fine-tuning did: epoch 0, the checkpoint that it started from, beside the epoch that was kept.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// The epoch that was kept; 0 where nothing was better than the start.
+    pub epoch: u64,
+    /// Each error: its name, before, after.
+    pub errors: Vec<(String, f64, f64)>,
+}
+
+impl Change {
+    /// Of the run in a folder; `None` where it was no fine-tuning.
+    ///
+    /// # Errors
+    /// No metrics in the folder.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        Ok(Self::of(&read_metrics(folder)?))
+    }
+
+    fn of(epochs: &[Json]) -> Option<Self> {
+        let before = epochs.iter().find(|epoch| epoch["epoch"].as_u64() == Some(0))?;
+        let after = epochs.iter().rev().find(|epoch| epoch["best"].as_bool() == Some(true)).unwrap_or(before);
+        let keys = error_keys(epochs, "validation.").into_iter().chain(error_keys(epochs, "base."));
+        let errors = keys.map(|key| (key.clone(), number(before, &key), number(after, &key))).collect();
+        Some(Self { epoch: after["epoch"].as_u64().unwrap_or_default(), errors })
+    }
+
+    /// As a table in Markdown.
+    pub fn table(&self) -> String {
+        let mut text = format!("| error | before | after (epoch {}) | change |\n|---|---|---|---|\n", self.epoch);
+        for (key, before, after) in &self.errors {
+            let name = match key.split_once('.') {
+                Some(("base", figure)) => format!("base data: {figure}"),
+                Some((_, figure)) => format!("held-out clips: {figure}"),
+                None => key.clone(),
+            };
+            text += &format!("| {name} | {before:.2} | {after:.2} | {:+.1} % |\n", 100.0 * (after / before - 1.0));
+        }
+        text
+    }
 }
 
 fn curve(epochs: &[Json], key: &str, name: &str) -> Curve {
@@ -123,6 +175,14 @@ fn panels(epochs: &[Json]) -> Vec<(String, Vec<Curve>)> {
         if !curves.is_empty() {
             panels.push((title.to_owned(), curves));
         }
+    }
+    let of_base: Vec<Curve> = error_keys(epochs, "base.")
+        .into_iter()
+        .filter(|key| !is_step(key))
+        .map(|key| curve(epochs, &key, key.trim_start_matches("base.")))
+        .collect();
+    if !of_base.is_empty() {
+        panels.push(("base data".to_owned(), of_base));
     }
     let steps: Vec<String> = validation_keys(epochs).into_iter().filter(|key| is_step(key)).collect();
     if let Some(key) = steps.first() {
@@ -154,6 +214,12 @@ fn page(folder: &Path, recipe: &Recipe, about: &About, epochs: &[Json]) -> Resul
     if let Some(validation) = &about.validation {
         row("validated on", validation.clone());
     }
+    if let Some(base) = &about.base {
+        row("base data that is watched", base.clone());
+    }
+    if let Some(ended) = &about.ended {
+        row("ended early", ended.clone());
+    }
     row(
         "checkpoint",
         format!("epoch {}, the least {chosen_by}: {:.3}", number(best, "epoch"), number(best, &format!("validation.{chosen_by}"))),
@@ -173,6 +239,9 @@ fn page(folder: &Path, recipe: &Recipe, about: &About, epochs: &[Json]) -> Resul
         }
         _ => "\nValidation is the set's own protocol: see `trainer eval --help` for what it may be compared with.\n",
     };
+    if let Some(change) = Change::of(epochs) {
+        text += &format!("\n## Before and after\n\n{}", change.table());
+    }
     text += &format!("\n![curves]({CURVES_FILE})\n");
     if folder.join(PREDICTIONS_FILE).is_file() {
         text += &format!("\nPredictions of the last weights on validation clips, truth in grey:\n\n![predictions]({PREDICTIONS_FILE})\n");

@@ -148,7 +148,7 @@ impl network::Tensor for Eager {
             Axis::Joints => self.0.reshape([b * t, j, c]),
             Axis::Frames => self.0.reshape([b, t, j * c]), // statistics over B, J and C either way
         };
-        if context.training {
+        if context.batch_statistics {
             let _ = norm.num_batches_tracked.0.shallow_clone().g_add_scalar_(1);
         }
         let normed = nodes_second.batch_norm(
@@ -156,7 +156,7 @@ impl network::Tensor for Eager {
             Some(&norm.bias.0),
             Some(&norm.running_mean.0),
             Some(&norm.running_var.0),
-            context.training,
+            context.batch_statistics,
             BatchNorm::<Self>::MOMENTUM,
             BatchNorm::<Self>::EPS,
             true,

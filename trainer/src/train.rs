@@ -14,12 +14,15 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use datasets::{Batch, PrefetchOptions, Prefetcher, Report, SampleSource, Windowing};
+use formats::StateDict;
+use network::Context;
 use serde::Serialize;
 use tch::Device;
 
 use crate::{
     checkpoint::{self, Place},
-    data::{self, RunData, Validated, Validation},
+    data::{self, DataKind, RunData, Validated, Validation},
+    distributed::{Distributed, Part},
     ema::Ema,
     model::Lifter,
     optimiser::Optimiser,
@@ -27,11 +30,15 @@ use crate::{
     recipe::{RESOLVED_FILE, Recipe},
     replica::{Objective, Replicas, Shard, Terms},
     report,
+    tensorboard::EventWriter,
+    tuning::{BaseMetrics, Guard, Mixed, Tuning},
     weights::Drawing,
 };
 
 /// One line for each epoch.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+/// Points of each curve of training that TensorBoard gets for an epoch.
+const POINTS_PER_EPOCH: u64 = 100;
 /// Predictions in the report's picture.
 const PICTURED: usize = 9;
 
@@ -52,6 +59,26 @@ pub struct RunOptions {
     pub max_steps: Option<u64>,
     /// Print each epoch's line of [`METRICS_FILE`] on standard output.
     pub json: bool,
+    /// Where a fine-tuning starts; a recipe with a section `[finetune]` needs it.
+    pub start: Option<Start>,
+}
+
+/// Where a fine-tuning starts.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The checkpoint's weights.
+    pub weights: StateDict,
+    /// What it was trained on before, or the like: watched, and replayed where the recipe says so.
+    pub base: Option<Base>,
+}
+
+/// Data that a fine-tuned model must not forget.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// As [`RunOptions::data`]; of motion capture also one file, which is then only watched.
+    pub data: PathBuf,
+    /// What it is.
+    pub kind: DataKind,
 }
 
 /// How a run ended.
@@ -79,6 +106,9 @@ struct EpochMetrics<'a> {
     chosen_by: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     conditions: Option<&'a Report>,
+    /// Fine-tuning: the base data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<BaseMetrics>,
     best: bool,
     clips_per_s: f64,
     elapsed_s: f64,
@@ -93,6 +123,11 @@ pub struct Run<'a> {
     replicas: Replicas,
     optimiser: Optimiser,
     ema: Option<Ema>,
+    tuning: Option<Tuning>,
+    /// The other processes of the job, where there are some.
+    processes: Option<Distributed>,
+    /// Curves for TensorBoard, of the process that writes.
+    events: Option<EventWriter>,
     source: Arc<dyn SampleSource>,
     validation: Validation,
     place: Place,
@@ -108,17 +143,33 @@ impl<'a> Run<'a> {
     /// # Errors
     /// One sentence about data, folder, or the state to resume.
     pub fn new(recipe: &'a Recipe, options: &'a RunOptions) -> Result<Self> {
-        let RunData { source, validation } = data::open(recipe, &options.data)?;
-        prepare_folder(recipe, options)?;
+        Self::among(recipe, options, None)
+    }
 
-        let drawing = Drawing { seed: recipe.train.seed, layer_scale: recipe.train.layer_scale };
-        let lifter = Lifter::new(&recipe.model, drawing, options.device)?;
-        let mut optimiser = Optimiser::new(&lifter.weights, recipe.train.optimiser);
-        let mut ema = recipe.train.ema.map(|decay| Ema::new(&lifter.weights, decay));
+    /// The same as one of several processes, which all take their part of each batch; rank 0 alone resumes, validates and writes.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; the processes were not started alike, or one is gone.
+    pub fn among(recipe: &'a Recipe, options: &'a RunOptions, processes: Option<Distributed>) -> Result<Self> {
+        let is_first = processes.as_ref().is_none_or(Distributed::is_first);
+        let RunData { mut source, validation } = data::open(recipe, &options.data)?;
+        let guard = open_base(recipe, options, &mut source)?;
+        if let Some(processes) = &processes {
+            check_alike(processes, recipe, source.len())?;
+        }
+        let (lifter, tuning) = make_lifter(recipe, options, guard)?;
+        if is_first {
+            prepare_folder(recipe, options)?;
+        }
+        let mut optimiser = match &tuning {
+            None => Optimiser::new(&lifter.weights, recipe.train.optimiser),
+            Some(tuning) => tuning.optimiser(&lifter, recipe.train.optimiser),
+        };
+        let mut ema = recipe.train.ema.filter(|_| is_first).map(|decay| Ema::new(&lifter.weights, decay));
         let mut place = Place::default();
         let last = options.out.join(checkpoint::LAST);
-        if options.resume && last.exists() {
-            let resumed = checkpoint::load_state(&last, recipe, &lifter, &mut optimiser)?;
+        if options.resume && is_first && last.exists() {
+            let resumed = checkpoint::load_state(&last, recipe, &lifter, &mut optimiser, tuning.as_ref())?;
             place = resumed.place;
             if let Some(ema) = &mut ema {
                 match &resumed.ema {
@@ -127,10 +178,15 @@ impl<'a> Run<'a> {
                 }
             }
             tracing::info!("resumed after step {} (epoch {}, {} steps into the next)", place.step, place.epoch, place.step_in_epoch);
-        } else if options.resume {
+        } else if options.resume && is_first {
             tracing::info!("{}: nothing to resume, a new run starts", last.display());
         }
-        let objective = Objective { loss: recipe.train.loss, precision: recipe.train.precision };
+        if let Some(processes) = &processes {
+            start_alike(processes, &lifter, &optimiser, &mut place)?;
+        }
+        let of_batch = recipe.finetune.as_ref().is_none_or(|finetune| finetune.batch_statistics);
+        let context = if of_batch { Context::TRAINING } else { Context::RUNNING_STATISTICS };
+        let objective = Objective { loss: recipe.train.loss, precision: recipe.train.precision, context };
         let replicas = Replicas::beside(&lifter, recipe.train.replicas - 1, objective)?;
         let now = Instant::now();
         Ok(Self {
@@ -141,6 +197,9 @@ impl<'a> Run<'a> {
             replicas,
             optimiser,
             ema,
+            tuning,
+            processes,
+            events: None,
             source,
             validation,
             elapsed_before_s: place.elapsed_s,
@@ -166,42 +225,67 @@ impl<'a> Run<'a> {
             train.epochs,
             self.options.max_minutes.map_or(String::new(), |m| format!(", at most {m} minutes"))
         );
+        if let Some(processes) = &self.processes {
+            tracing::info!("{} processes share each batch of {}", processes.world_size(), train.batch_size);
+        }
+        if self.is_first() {
+            let mut events = EventWriter::start(&self.options.out, self.place.step)?;
+            events.text(self.place.step, "recipe", &in_markdown(&self.recipe.to_toml()?))?;
+            self.events = Some(events);
+        }
+        if let Some(tuning) = &self.tuning {
+            tracing::info!("{}", tuning.describe(&self.lifter));
+        }
+        if self.tuning.is_some() && self.place == Place::default() {
+            self.measure_before()?;
+        }
         // An epoch whose last step was saved but not validated is finished first.
         if self.place.step_in_epoch == steps_per_epoch {
             self.finish_epoch(0.0)?;
         }
-        if self.place.epoch >= train.epochs {
+        if self.place.epoch >= train.epochs || self.place.ended.is_some() {
             return self.finish();
         }
+        let (source, own_batch) = match &self.processes {
+            None => (self.source.clone(), train.batch_size),
+            Some(processes) => (processes.own_part(self.source.clone(), train.batch_size), processes.own_batch(train.batch_size)?),
+        };
         let prefetch = PrefetchOptions {
-            batch: train.batch_size,
+            batch: own_batch,
             first_epoch: self.place.epoch,
             skip_batches: self.place.step_in_epoch as usize,
             epochs: train.epochs - self.place.epoch,
             workers: train.workers,
         };
-        let batches = Prefetcher::new(self.source.clone(), prefetch)?;
+        let batches = Prefetcher::new(source, prefetch)?;
         let (mut steps_now, mut clips_in_epoch, mut epoch_started) = (0, 0, Instant::now());
         let mut bar = self.bar(steps_per_epoch);
+        let (point_every, mut recent) = (steps_per_epoch.div_ceil(POINTS_PER_EPOCH), Vec::new());
         for batch in batches {
             let batch = batch?;
-            clips_in_epoch += batch.samples;
+            clips_in_epoch += self.part(&batch).of;
             let loss = self.step(&batch, total_steps)?;
             steps_now += 1;
             let clips_per_s = clips_in_epoch as f64 / epoch_started.elapsed().as_secs_f64();
             bar.step(loss, clips_per_s, self.time_left(total_steps, steps_now));
 
+            recent.push(loss);
+            if self.place.step_in_epoch.is_multiple_of(point_every) || self.place.step_in_epoch == steps_per_epoch {
+                self.draw_steps(&std::mem::take(&mut recent), clips_per_s)?;
+            }
+
             let out_of_time = self.progress_in_time().is_some_and(|progress| progress >= 1.0);
+            let (asked_to_stop, out_of_time) = self.vote(stop.load(Ordering::Relaxed), out_of_time)?;
             if self.place.step_in_epoch == steps_per_epoch || out_of_time {
                 drop(bar);
                 self.finish_epoch(clips_per_s)?;
                 (clips_in_epoch, epoch_started) = (0, Instant::now());
                 bar = self.bar(steps_per_epoch);
             }
-            if out_of_time {
+            if out_of_time || self.place.ended.is_some() {
                 break;
             }
-            if stop.load(Ordering::Relaxed) || self.options.max_steps == Some(steps_now) {
+            if asked_to_stop || self.options.max_steps == Some(steps_now) {
                 self.save_last()?;
                 return Ok(Outcome::Interrupted);
             }
@@ -213,7 +297,39 @@ impl<'a> Run<'a> {
         self.finish()
     }
 
+    /// Whether this process validates and writes.
+    fn is_first(&self) -> bool {
+        self.processes.as_ref().is_none_or(Distributed::is_first)
+    }
+
+    /// How much of the whole batch this process has in its own.
+    fn part(&self, batch: &Batch) -> Part {
+        match &self.processes {
+            None => Part { of: batch.samples, share: 1.0 },
+            Some(processes) => processes.part(self.source.len(), self.recipe.train.batch_size, self.place.step_in_epoch as usize),
+        }
+    }
+
+    /// What all processes do next: any of them may be asked to stop, the time is rank 0's.
+    fn vote(&self, asked_to_stop: bool, out_of_time: bool) -> Result<(bool, bool)> {
+        let Some(processes) = &self.processes else { return Ok((asked_to_stop, out_of_time)) };
+        let votes = [asked_to_stop, out_of_time && processes.is_first()].map(|vote| f64::from(u8::from(vote)));
+        let [asked_to_stop, out_of_time] = processes.sum(votes, "the vote to stop")?;
+        Ok((asked_to_stop > 0.0, out_of_time > 0.0))
+    }
+
+    /// Points of the curves of training: the mean of the losses since the last ones.
+    fn draw_steps(&mut self, losses: &[f64], clips_per_s: f64) -> Result<()> {
+        let Some(events) = &mut self.events else { return Ok(()) };
+        let loss = losses.iter().sum::<f64>() / losses.len() as f64;
+        let points = [("train/loss", loss), ("train/learning_rate", self.place.learning_rate), ("train/clips_per_s", clips_per_s)];
+        events.scalars(self.place.step, points)
+    }
+
     fn bar(&self, steps_per_epoch: u64) -> EpochBar {
+        if !self.is_first() {
+            return EpochBar::hidden();
+        }
         EpochBar::new(format!("epoch {}/{}", self.place.epoch + 1, self.recipe.train.epochs), steps_per_epoch, self.place.step_in_epoch)
     }
 
@@ -238,17 +354,27 @@ impl<'a> Run<'a> {
     fn step(&mut self, batch: &Batch, total_steps: u64) -> Result<f64> {
         let train = &self.recipe.train;
         let in_steps = self.place.step as f64 / total_steps as f64;
-        let progress = self.progress_in_time().unwrap_or(0.0).max(in_steps);
+        let in_time = match (&self.processes, self.progress_in_time()) {
+            (Some(processes), Some(own)) => processes.from_first([own], "the look at the clock")?[0],
+            (_, own) => own.unwrap_or(0.0),
+        };
+        let progress = in_time.max(in_steps);
         let lr = train.learning_rate * train.schedule.factor(self.place.step, self.place.epoch, progress);
-        // Dropout must draw the same after a resume: its generator follows from the step alone.
-        tch::manual_seed((train.seed ^ (self.place.step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) as i64);
+        // Dropout must draw the same after a resume: its generator follows from the step and the rank alone.
+        let rank = self.processes.as_ref().map_or(0, Distributed::rank) as u64;
+        let seed = train.seed ^ (self.place.step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ rank.wrapping_mul(0xD1B5_4A32_D192_ED03);
+        tch::manual_seed(seed as i64);
 
         self.optimiser.zero_grad();
+        self.tuning.iter_mut().for_each(Tuning::zero_grad);
         let mut terms = Terms::default();
         for part in 0..train.accumulate {
             let bound = |part: usize| part * batch.samples / train.accumulate;
             let part_terms = self.replicas.backward(&self.lifter, &self.objective, self.shards(batch, bound(part)..bound(part + 1)))?;
             terms.iter_mut().zip(part_terms).for_each(|(sum, term)| *sum += term);
+        }
+        if let Some(processes) = &self.processes {
+            terms = processes.sum(terms, "the sum of the losses")?;
         }
         let refuse = |what: &str| -> Result<f64> {
             bail!(
@@ -262,12 +388,17 @@ impl<'a> Run<'a> {
         if !terms[0].is_finite() {
             return refuse("the loss");
         }
+        if let Some(processes) = &self.processes {
+            processes.sum_gradients(&self.lifter.weights)?;
+        }
+        self.tuning.iter().for_each(Tuning::pass_gradients);
         if let Some(max_norm) = train.clip_norm
             && !self.optimiser.clip_gradients(max_norm).is_finite()
         {
             return refuse("the gradient");
         }
         self.optimiser.step(lr)?;
+        self.tuning.iter().for_each(Tuning::merge);
         if let Some(ema) = &mut self.ema {
             ema.update(&self.lifter.weights);
         }
@@ -283,6 +414,7 @@ impl<'a> Run<'a> {
         let count = self.replicas.count();
         let parts = self.sequence_parts();
         let (frames, values) = (batch.frames / parts, batch.frames * pose::JOINTS);
+        let own_share = self.part(batch).share;
         let bounds: Vec<usize> = (0..=count).map(|i| samples.start + i * samples.len() / count).collect();
         let cut = |from: usize, to: usize| {
             let part = |all: &[f32], channels: usize| {
@@ -292,7 +424,7 @@ impl<'a> Run<'a> {
             Shard {
                 input: part(&batch.input, batch.dim_in),
                 label: part(&batch.label, 3),
-                share: (to - from) as f64 / batch.samples as f64,
+                share: own_share * (to - from) as f64 / batch.samples as f64,
             }
         };
         bounds.windows(2).filter(|b| b[0] < b[1]).map(|b| cut(b[0], b[1])).collect()
@@ -304,8 +436,68 @@ impl<'a> Run<'a> {
         choices.get((step.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % choices.len().max(1)).copied().unwrap_or(1)
     }
 
-    /// Validates, writes the metrics, saves what is due.
+    /// The errors of the checkpoint that a fine-tuning starts from: epoch 0 of its metrics. It is the best until something is better.
+    fn measure_before(&mut self) -> Result<()> {
+        if !self.is_first() {
+            return Ok(());
+        }
+        let Validated { error, chosen_by, figures, conditions } = self.validation.measure(&self.lifter, self.recipe)?;
+        let base = self.tuning.as_ref().map(|tuning| tuning.measure_base(&self.lifter, self.recipe)).transpose()?.flatten();
+        self.place.best_mpjpe_mm = Some(error);
+        self.place.base_before = base.as_ref().map(|(error, _)| *error);
+        self.place.elapsed_s = self.elapsed_s();
+        checkpoint::save_model(&self.options.out.join(checkpoint::BEST), self.recipe, &self.lifter.weights.state_dict(), &self.place)?;
+        self.save_last()?;
+        let (loss, mpjpe, n_mpjpe, velocity) = (f64::NAN, f64::NAN, f64::NAN, f64::NAN); // `null`: nothing was trained
+        self.write_metrics(&EpochMetrics {
+            epoch: 0,
+            step: 0,
+            learning_rate: 0.0,
+            loss,
+            mpjpe,
+            n_mpjpe,
+            velocity,
+            validation: &figures,
+            chosen_by,
+            conditions: conditions.as_ref(),
+            base: base.map(|(_, figures)| BaseMetrics { figures, forgetting: 0.0, forgetting_percent: 0.0 }),
+            best: true,
+            clips_per_s: f64::NAN,
+            elapsed_s: self.place.elapsed_s,
+        })?;
+        tracing::info!("before: {}", in_words(&figures));
+        Ok(())
+    }
+
+    /// Appends an epoch to the metrics.
+    fn write_metrics(&self, metrics: &EpochMetrics<'_>) -> Result<()> {
+        let line = serde_json::to_string(metrics)?;
+        append_line(&self.options.out.join(METRICS_FILE), &line)?;
+        if self.options.json { print_line(&line) } else { Ok(()) }
+    }
+
+    /// Rank 0 concludes the epoch while the others wait.
     fn finish_epoch(&mut self, clips_per_s: f64) -> Result<()> {
+        if let Some(processes) = &self.processes {
+            processes.average_buffers(&self.lifter.weights)?;
+        }
+        if self.is_first() {
+            self.conclude_epoch(clips_per_s)?;
+        } else {
+            (self.place.epoch, self.place.step_in_epoch, self.place.loss_sums) = (self.place.epoch + 1, 0, [0.0; 4]);
+        }
+        if let Some(processes) = &self.processes {
+            let ended = f64::from(u8::from(self.place.ended.is_some()));
+            let [ended] = processes.from_first([ended], "the wait for rank 0's validation")?;
+            if ended > 0.0 {
+                self.place.ended.get_or_insert_with(|| "rank 0 has ended it".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Validates, writes the metrics, saves what is due.
+    fn conclude_epoch(&mut self, clips_per_s: f64) -> Result<()> {
         let steps = self.place.step_in_epoch.max(1) as f64;
         let [loss, mpjpe, n_mpjpe, velocity] = self.place.loss_sums.map(|sum| sum / steps);
         self.place.epoch += 1;
@@ -316,12 +508,34 @@ impl<'a> Run<'a> {
             ema.swap(&self.lifter.weights);
         }
         let validated = self.validation.measure(&self.lifter, self.recipe);
+        let base = self.tuning.as_ref().map(|tuning| tuning.measure_base(&self.lifter, self.recipe)).transpose();
         let weights = self.lifter.weights.state_dict();
         if let Some(ema) = &mut self.ema {
             ema.swap(&self.lifter.weights);
         }
         let Validated { error, chosen_by, figures, conditions } = validated?;
-        let best = self.place.best_mpjpe_mm.is_none_or(|least| error < least);
+        let base = base?.flatten();
+        if let Some(events) = &mut self.events {
+            let of_epoch = [("loss", loss), ("mpjpe", mpjpe), ("n_mpjpe", n_mpjpe), ("velocity", velocity), ("clips_per_s", clips_per_s)];
+            let of_epoch = of_epoch.map(|(name, value)| (format!("epoch/{name}"), value)).into_iter();
+            let of_base = base.iter().flat_map(|(_, figures)| curves("base", figures));
+            let points: Vec<(String, f64)> = of_epoch.chain(curves("validation", &figures)).chain(of_base).collect();
+            events.scalars(self.place.step, points.iter().map(|(tag, value)| (tag.as_str(), *value)))?;
+            events.flush()?;
+        }
+        let mut best = self.place.best_mpjpe_mm.is_none_or(|least| error < least);
+        if let Some(tuning) = &self.tuning {
+            let stale_epochs = if best { 0 } else { self.place.stale_epochs + 1 };
+            let errors = self.place.base_before.zip(base.as_ref().map(|(error, _)| *error));
+            let verdict = tuning.judge(errors, stale_epochs);
+            best &= verdict.may_be_kept;
+            self.place.stale_epochs = stale_epochs;
+            self.place.ended = verdict.ends;
+        }
+        let base = base.map(|(now, figures)| {
+            let before = self.place.base_before.unwrap_or(now);
+            BaseMetrics { figures, forgetting: now - before, forgetting_percent: 100.0 * (now / before - 1.0) }
+        });
         self.place.elapsed_s = self.elapsed_s();
         if best {
             self.place.best_mpjpe_mm = Some(error);
@@ -334,7 +548,10 @@ impl<'a> Run<'a> {
         self.save_last()?;
 
         let place = &self.place;
-        let line = serde_json::to_string(&EpochMetrics {
+        let forgotten = base.as_ref().map_or(String::new(), |base| {
+            format!("; base data: {} ({:+.1} %)", in_words(&base.figures), base.forgetting_percent)
+        });
+        self.write_metrics(&EpochMetrics {
             epoch: place.epoch,
             step: place.step,
             learning_rate: place.learning_rate,
@@ -345,33 +562,40 @@ impl<'a> Run<'a> {
             validation: &figures,
             chosen_by,
             conditions: conditions.as_ref(),
+            base,
             best,
             clips_per_s,
             elapsed_s: place.elapsed_s,
         })?;
-        append_line(&self.options.out.join(METRICS_FILE), &line)?;
-        if self.options.json {
-            print_line(&line)?;
-        }
         tracing::info!(
-            "epoch {}: loss {loss:.4} (mpjpe {mpjpe:.4}, velocity {velocity:.4}), lr {:.1e}, validation: {}; {clips_per_s:.1} clips/s{}",
+            "epoch {}: loss {loss:.4} (mpjpe {mpjpe:.4}, velocity {velocity:.4}), lr {:.1e}, validation: {}{forgotten}; {clips_per_s:.1} clips/s{}",
             place.epoch,
             place.learning_rate,
             in_words(&figures),
             if best { ", best so far" } else { "" }
         );
+        if let Some(why) = &place.ended {
+            tracing::info!("the run ends: {why}");
+        }
         Ok(())
     }
 
     fn save_last(&mut self) -> Result<()> {
+        self.saved = Instant::now();
+        if !self.is_first() {
+            return Ok(());
+        }
         self.place.elapsed_s = self.elapsed_s();
         let ema = self.ema.as_ref().map(|ema| ema.state_dict(&self.lifter.weights));
-        checkpoint::save_state(&self.options.out.join(checkpoint::LAST), self.recipe, &self.lifter, &self.optimiser, ema, &self.place)?;
-        self.saved = Instant::now();
+        checkpoint::save_state(&self.options.out.join(checkpoint::LAST), self.recipe, &self.lifter, &self.optimiser, ema, self.tuning.as_ref(), &self.place)?;
         Ok(())
     }
 
     fn finish(&mut self) -> Result<Outcome> {
+        if !self.is_first() {
+            return Ok(Outcome::Finished);
+        }
+        self.events.as_mut().map_or(Ok(()), EventWriter::flush)?;
         if let Some(ema) = &mut self.ema {
             ema.swap(&self.lifter.weights);
         }
@@ -385,6 +609,8 @@ impl<'a> Run<'a> {
             clips_per_epoch: Some(self.source.len()),
             validation: Some(self.validation.description.clone()),
             predictions: predictions?,
+            base: self.tuning.as_ref().and_then(Tuning::base_description).map(str::to_owned),
+            ended: self.place.ended.clone(),
         };
         report::write(&self.options.out, self.recipe, &about)?;
         let best = self.place.best_mpjpe_mm.unwrap_or(f64::NAN);
@@ -397,6 +623,45 @@ impl<'a> Run<'a> {
         );
         Ok(Outcome::Finished)
     }
+}
+
+/// Whether all processes were started to do the same, and can share out each batch.
+fn check_alike(processes: &Distributed, recipe: &Recipe, samples: usize) -> Result<()> {
+    let (train, own) = (&recipe.train, processes.own_batch(recipe.train.batch_size)?);
+    let parts = train.accumulate * train.replicas;
+    ensure!(
+        parts <= own,
+        "each of {} processes has {own} samples of a batch, but train.accumulate by train.replicas splits them into {parts}: expected at most {own}",
+        processes.world_size()
+    );
+    processes.agree("another recipe", &recipe.to_toml()?)?;
+    processes.agree("other data", &samples.to_string())
+}
+
+/// Gives all processes the state of rank 0, which may have resumed a run.
+fn start_alike(processes: &Distributed, lifter: &Lifter, optimiser: &Optimiser, place: &mut Place) -> Result<()> {
+    let weights = lifter.weights.entries().iter().map(|entry| entry.tensor.shallow_clone());
+    let tensors: Vec<_> = weights.chain(optimiser.tensors()).collect();
+    processes.copy_from_first(&tensors, "the copy of the first weights")?;
+    let ended = f64::from(u8::from(place.ended.is_some()));
+    let numbers = [place.step as f64, place.epoch as f64, place.step_in_epoch as f64, ended];
+    let [step, epoch, step_in_epoch, ended] = processes.from_first(numbers, "the copy of the place to go on from")?;
+    if !processes.is_first() {
+        (place.step, place.epoch, place.step_in_epoch) = (step as u64, epoch as u64, step_in_epoch as u64);
+        place.ended = (ended > 0.0).then(|| "rank 0 has ended it".into());
+    }
+    Ok(())
+}
+
+/// A recipe as a block of code.
+fn in_markdown(toml: &str) -> String {
+    toml.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+/// The numbers of a validation as points of curves.
+fn curves(group: &str, figures: &serde_json::Value) -> Vec<(String, f64)> {
+    let figures = figures.as_object().into_iter().flatten().filter(|(key, _)| *key != "frames" && *key != "clips");
+    figures.filter_map(|(key, value)| value.as_f64().map(|value| (format!("{group}/{key}"), value))).collect()
 }
 
 /// The figures of a validation in one line.
@@ -420,6 +685,49 @@ pub fn windowing(recipe: &Recipe) -> Windowing {
         fps: Some(f64::from(recipe.data.fps)),
         ..Windowing::new(recipe.sample_frames())
     }
+}
+
+/// The model with new weights, or with those of the checkpoint that a fine-tuning starts from.
+fn make_lifter(recipe: &Recipe, options: &RunOptions, guard: Option<Guard>) -> Result<(Lifter, Option<Tuning>)> {
+    match (&recipe.finetune, &options.start) {
+        (None, None) => {
+            let drawing = Drawing { seed: recipe.train.seed, layer_scale: recipe.train.layer_scale };
+            Ok((Lifter::new(&recipe.model, drawing, options.device)?, None))
+        }
+        (Some(config), Some(start)) => {
+            let mut lifter = Lifter::load(&recipe.model, &start.weights, tch::Kind::Float, options.device)?;
+            let tuning = Tuning::new(config, &mut lifter, guard, recipe.train.seed)?;
+            Ok((lifter, Some(tuning)))
+        }
+        (Some(config), None) => bail!(
+            "{}: the recipe has a section [finetune], of {}: use trainer finetune, or take the section out",
+            recipe.name,
+            config.checkpoint
+        ),
+        (None, Some(_)) => bail!("{}: a fine-tuning needs a section [finetune] in its recipe", recipe.name),
+    }
+}
+
+/// Opens the base data of a fine-tuning: what is watched; samples to be replayed are mixed into `source`.
+fn open_base(recipe: &Recipe, options: &RunOptions, source: &mut Arc<dyn SampleSource>) -> Result<Option<Guard>> {
+    let Some(finetune) = &recipe.finetune else { return Ok(None) };
+    let Some(base) = options.start.as_ref().and_then(|start| start.base.as_ref()) else {
+        let needs = [(finetune.replay > 0.0, "replay"), (finetune.max_forgetting.is_some(), "max_forgetting")];
+        if let Some((_, key)) = needs.iter().find(|(given, _)| *given) {
+            bail!("finetune.{key} needs base data: name it with --base-data, or leave {key} out");
+        }
+        return Ok(None);
+    };
+    let held_out = crate::recipe::DataConfig { kind: base.kind, validation_subjects: Vec::new(), ..recipe.data.clone() };
+    let of_base = Recipe { data: held_out, ..recipe.clone() };
+    let (replayed, validation) = data::open_base(&of_base, &base.data)?;
+    if finetune.replay > 0.0 {
+        let replayed = replayed.with_context(|| {
+            format!("{}: one file of motion capture is only watched; finetune.replay needs a folder with mocap_train.npz", base.data.display())
+        })?;
+        *source = Arc::new(Mixed::new(source.clone(), replayed, finetune.replay)?);
+    }
+    Ok(Some(Guard { validation, limit: finetune.max_forgetting }))
 }
 
 /// Refuses to overwrite a run, and saves the resolved recipe.

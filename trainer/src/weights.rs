@@ -13,6 +13,8 @@ use crate::tensor::Eager;
 pub enum Role {
     /// Trained.
     Parameter,
+    /// A parameter that is kept as it is in fine-tuning: saved, not trained.
+    Frozen,
     /// Saved, not trained.
     Buffer,
     /// Saved 64-bit count.
@@ -45,6 +47,19 @@ impl Store {
     /// Parameters with their names, in the order of an optimiser's state.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.entries.iter().filter(|e| e.role == Role::Parameter).map(|e| (e.name.as_str(), &e.tensor))
+    }
+
+    /// Makes the parameters of some names frozen; returns how many. Replicas that are made afterwards know it.
+    pub fn freeze(&mut self, chosen: impl Fn(&str) -> bool) -> usize {
+        let mut frozen = 0;
+        for entry in self.entries.iter_mut().filter(|e| e.role == Role::Parameter) {
+            if chosen(&entry.name) {
+                entry.role = Role::Frozen;
+                let _ = entry.tensor.set_requires_grad(false); // the layer's handle is the same tensor
+                frozen += 1;
+            }
+        }
+        frozen
     }
 
     /// The tensor of that name.
@@ -188,7 +203,11 @@ impl WeightSource<Eager> for Source<'_> {
                 Some(tensor) => to_torch(tensor, self.kind),
                 None => return Err(WeightError::Missing { name: name.into(), expected: shape.into() }),
             },
-            Values::Shared(store) => shared(store, name, shape)?.detach(),
+            Values::Shared(store) => {
+                let entry = shared(store, name, shape)?;
+                let (role, value) = (entry.role, entry.tensor.detach());
+                return Ok(self.keep(name, role, value));
+            }
         };
         Ok(self.keep(name, Role::Parameter, value))
     }
@@ -199,7 +218,7 @@ impl WeightSource<Eager> for Source<'_> {
                 Some(tensor) => to_torch(tensor, self.kind),
                 None => return Err(WeightError::Missing { name: name.into(), expected: shape.into() }),
             },
-            Values::Shared(store) => shared(store, name, shape)?.copy(),
+            Values::Shared(store) => shared(store, name, shape)?.tensor.copy(),
             Values::Drawn(_) => constant(shape, value, self.kind),
         };
         Ok(self.keep(name, Role::Buffer, value))
@@ -208,7 +227,7 @@ impl WeightSource<Eager> for Source<'_> {
     fn counter(&mut self, name: &str) -> Result<Eager, WeightError> {
         let value = match &self.values {
             Values::Loaded(state) => find(state, name, &[], Role::Counter)?.and_then(|t| t.to_i64().first().copied()).unwrap_or(0),
-            Values::Shared(store) => shared(store, name, &[])?.int64_value(&[]),
+            Values::Shared(store) => shared(store, name, &[])?.tensor.int64_value(&[]),
             Values::Drawn(_) => 0,
         };
         Ok(self.keep(name, Role::Counter, Tensor::from(value)))
@@ -219,8 +238,8 @@ impl WeightSource<Eager> for Source<'_> {
     }
 }
 
-fn shared<'a>(store: &'a Store, name: &str, shape: &[usize]) -> Result<&'a Tensor, WeightError> {
-    store.get(name).ok_or_else(|| WeightError::Missing { name: name.into(), expected: shape.into() })
+fn shared<'a>(store: &'a Store, name: &str, shape: &[usize]) -> Result<&'a Entry, WeightError> {
+    store.entries.iter().find(|e| e.name == name).ok_or_else(|| WeightError::Missing { name: name.into(), expected: shape.into() })
 }
 
 fn constant(shape: &[usize], value: &[f32], kind: Kind) -> Tensor {

@@ -108,7 +108,7 @@ fn bvh_becomes_a_training_folder() {
         assert!(worst < 20.0, "{worst} mm");
         assert_eq!((test.fps(), test.clips()[0].subject.as_str()), (50.0, "03"));
         let unknown = error("convert", folder.path(), &["--val", "77", "--test", "03", "--out", out.to_str().unwrap()]);
-        assert!(unknown.contains("--val 77: no such subject; there are 01, 02, 03, 04"), "{unknown}");
+        assert!(unknown.contains("--val 77: no such subject or take; there are the subjects 01, 02, 03, 04"), "{unknown}");
         std::fs::remove_dir_all(out).unwrap();
     }
 }

@@ -309,7 +309,7 @@ fn replicas_take_the_gradient_of_the_whole_batch() {
     };
     let drawing = weights::Drawing { seed: 1, layer_scale: Some(0.5) };
     let lifter = Lifter::new(&config, drawing, Device::Cpu).unwrap();
-    let objective = Objective { loss: LossWeights::default(), precision: Precision::F32 };
+    let objective = Objective { loss: LossWeights::default(), precision: Precision::F32, context: Context::TRAINING };
     let options = (Kind::Float, Device::Cpu);
     let (clip, label) = (Tensor::randn([2, 9, 17, 3], options), Tensor::randn([2, 9, 17, 3], options));
     let gradients = |replicas: &Replicas, shards: Vec<Shard>| -> (Terms, Vec<Tensor>) {

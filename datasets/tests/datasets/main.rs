@@ -9,6 +9,7 @@ mod mocap;
 mod motion_bert;
 mod mpi_inf_3dhp;
 mod noise;
+mod own_clips;
 mod people;
 mod pickles;
 mod prefetch;

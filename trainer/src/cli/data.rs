@@ -1,9 +1,11 @@
 //! `trainer data`: what is in a data set, how its poses look, and sets made of others.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,6 +13,7 @@ use clap::Subcommand;
 use datasets::{
     MocapSet,
     inspect::{self, Part, Specimen, Summary},
+    mocap::MocapClip,
 };
 use trainer::chart::{Figure, sheet};
 
@@ -22,6 +25,7 @@ const KINDS: &str = "Kinds that are recognised:\n\
     \n  mpi-inf-3dhp    data_train_3dhp.npz, data_test_3dhp.npz\
     \n  bvh             a .bvh file, or folders of them; joints by their usual names, units and up axis by the rest pose\
     \n  asf-amc         CMU's folders: NN.asf with NN_MM.amc; 120 frames per second\
+    \n  own-clips       keypoint files with camera_mm, or folders of several cameras' keypoint files with a calibration (docs/formats.md)\
     \n  keypoints       2D keypoints of a clip, JSON or NPZ\n";
 
 #[derive(clap::Args)]
@@ -37,7 +41,8 @@ enum Command {
     Inspect(InspectArgs),
     /// Draws poses spread over a set as one PNG: 2D, 3D from the front and from the side.
     Preview(PreviewArgs),
-    /// Makes motion capture to train on (joint NPZ) out of BVH, ASF/AMC or VideoPose3D, whole or split by subject.
+    /// Makes motion capture to train on (joint NPZ) out of BVH, ASF/AMC, VideoPose3D, own clips or another NPZ, whole or split by subject or
+    /// take.
     Convert(ConvertArgs),
 }
 
@@ -69,13 +74,16 @@ struct ConvertArgs {
     /// A file .npz for all of it, or a folder that gets mocap_train.npz, mocap_val.npz and mocap_test.npz.
     #[arg(long)]
     out: PathBuf,
-    /// Subjects of mocap_val.npz, by comma; for CMU such as 17,49.
+    /// Subjects or takes that are converted, by comma, * for any characters; all when absent.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Subjects or takes of mocap_val.npz, by comma, * for any characters; for CMU such as 17,49.
     #[arg(long, value_delimiter = ',')]
     val: Vec<String>,
-    /// Subjects of mocap_test.npz, by comma. All others are for training.
+    /// Subjects or takes of mocap_test.npz, by comma. All others are for training.
     #[arg(long, value_delimiter = ',')]
     test: Vec<String>,
-    /// Frames per second of the result, for BVH and ASF/AMC; 50 when absent.
+    /// Frames per second of the result, for BVH, ASF/AMC (50 when absent) and own clips (their own when absent).
     #[arg(long)]
     fps: Option<f64>,
 }
@@ -173,8 +181,23 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
+/// Refuses a pattern that names nobody and nothing.
+fn check_names(option: &str, patterns: &[String], set: &MocapSet) -> Result<()> {
+    for pattern in patterns {
+        if !set.clips().iter().any(|clip| clip.is_named(std::slice::from_ref(pattern))) {
+            let known: BTreeSet<String> = set.clips().iter().map(|clip| clip.subject.clone()).collect();
+            bail!("{option} {pattern}: no such subject or take; there are the subjects {}", shortened(&known.into_iter().collect::<Vec<_>>()));
+        }
+    }
+    Ok(())
+}
+
 fn convert(args: &ConvertArgs) -> Result<String> {
-    let set = inspect::motion_of(&args.path, args.fps)?;
+    let mut set = inspect::motion_of(&args.path, args.fps)?;
+    if !args.only.is_empty() {
+        check_names("--only", &args.only, &set)?;
+        set = Arc::new(set.of_clips(|clip| clip.is_named(&args.only))?);
+    }
     let about = |path: &Path, set: &MocapSet| {
         format!("{}: {} clips, {} frames at {} frames per second\n", path.display(), set.clips().len(), set.frames(), set.fps())
     };
@@ -187,28 +210,22 @@ fn convert(args: &ConvertArgs) -> Result<String> {
         set.save(&args.out)?;
         return Ok(about(&args.out, &set));
     }
-    let subjects: Vec<&str> = set.clips().iter().map(|clip| clip.subject.as_str()).collect();
     for (option, wanted) in [("--val", &args.val), ("--test", &args.test)] {
         ensure!(!wanted.is_empty(), "{option}: name the subjects of mocap_{}.npz, or let --out name one .npz file for all", &option[2..]);
-        if let Some(unknown) = wanted.iter().find(|name| !subjects.contains(&name.as_str())) {
-            let mut known: Vec<String> = subjects.iter().map(|&s| s.to_owned()).collect();
-            known.sort();
-            known.dedup();
-            bail!("{option} {unknown}: no such subject; there are {}", shortened(&known));
-        }
+        check_names(option, wanted, &set)?;
     }
-    if let Some(both) = args.val.iter().find(|name| args.test.contains(name)) {
-        bail!("{both} is in --val and in --test: the checkpoint would be chosen on whom it is tested on");
+    if let Some(both) = set.clips().iter().find(|clip| clip.is_named(&args.val) && clip.is_named(&args.test)) {
+        bail!("{} of {} is in --val and in --test: the checkpoint would be chosen on whom it is tested on", both.name, both.subject);
     }
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}: the folder cannot be made", args.out.display()))?;
     let mut text = String::new();
     for (split, is_in) in [
-        ("train", &(|name: &str| !args.val.iter().chain(&args.test).any(|held| held == name)) as &dyn Fn(&str) -> bool),
-        ("val", &|name| args.val.iter().any(|held| held == name)),
-        ("test", &|name| args.test.iter().any(|held| held == name)),
+        ("train", &(|clip: &MocapClip| !clip.is_named(&args.val) && !clip.is_named(&args.test)) as &dyn Fn(&MocapClip) -> bool),
+        ("val", &|clip| clip.is_named(&args.val)),
+        ("test", &|clip| clip.is_named(&args.test)),
     ] {
         let path = args.out.join(format!("mocap_{split}.npz"));
-        let part = set.of_subjects(is_in).with_context(|| format!("mocap_{split}.npz would be empty"))?;
+        let part = set.of_clips(is_in).with_context(|| format!("mocap_{split}.npz would be empty"))?;
         part.save(&path)?;
         text += &about(&path, &part);
     }

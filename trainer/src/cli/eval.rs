@@ -2,37 +2,32 @@
 
 mod protocols;
 
-use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use datasets::{
-    CameraKind, CausalFeeding, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, NoiseRecipe, Report, SamplerOptions, Windowing,
+    CameraKind, CausalFeeding, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, NoiseRecipe, OwnClips, Report, SamplerOptions,
+    Windowing,
+    inspect::Kind,
 };
-use network::{MambaForm, Overrides};
+use network::Overrides;
 use pose::normalise::Normalisation;
 use serde::Serialize;
 use trainer::{checkpoint, evaluate, protocol};
 
-use super::{DeviceChoice, set_threads};
+use super::{DeviceChoice, MambaChoice, NormalisationChoice, parse_setting, set_threads};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Split {
     Train,
     Val,
     Test,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum NormalisationChoice {
-    Frame,
-    PersonBox,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum MambaChoice {
-    Selective,
-    GlobalMean,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,7 +73,7 @@ pub struct Args {
     /// What is measured, how; the table below says what the figures may be compared with.
     #[arg(long, value_enum, default_value = "mocap")]
     protocol: ProtocolChoice,
-    /// `mocap`: folder with mocap_train.npz (for the baselines) and the split's file. `h36m`, `h36m-plain`:
+    /// `mocap`: folder with mocap_train.npz (for the baselines) and the split's file, one .npz of motion capture, or your own clips. `h36m`, `h36m-plain`:
     /// h36m_sh_conf_cam_source_final.pkl, or its folder. `3dhp`: data_test_3dhp.npz, or its folder. `report`: that pickle, its folder, or
     /// a clip folder such as H36M-243.
     #[arg(long)]
@@ -132,7 +127,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Output {
     model: String,
-    split: &'static str,
+    split: String,
     rows: Vec<evaluate::Row>,
 }
 
@@ -158,8 +153,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let chosen = args.protocol.of_the_field();
     refuse_options_of_others(&args)?;
     ensure!(
-        chosen.is_some() || args.data.is_dir(),
-        "{}: no such folder; --data names the folder with mocap_train.npz and mocap_test.npz",
+        chosen.is_some() || args.data.exists(),
+        "{}: no such folder; --data names the folder with mocap_train.npz and mocap_test.npz, one such file, or your own clips",
         args.data.display()
     );
     let subject = open(&args)?;
@@ -190,11 +185,8 @@ fn refuse_options_of_others(args: &Args) -> Result<()> {
 fn open(args: &Args) -> Result<Subject> {
     let overrides = Overrides {
         config_file: args.config.clone(),
-        set: args.settings.iter().map(|setting| parse_setting(setting)).collect::<Result<_>>()?,
-        mamba: args.mamba.map(|mamba| match mamba {
-            MambaChoice::Selective => MambaForm::Selective,
-            MambaChoice::GlobalMean => MambaForm::GlobalMean,
-        }),
+        set: args.settings.iter().map(|setting| parse_setting("--set", setting)).collect::<Result<_>>()?,
+        mamba: args.mamba.map(MambaChoice::form),
     };
     let opened = checkpoint::open(&args.model, &overrides, args.device.open()?)?;
     opened.checkpoint.notes.iter().for_each(|note| eprintln!("note: {note}"));
@@ -202,26 +194,60 @@ fn open(args: &Args) -> Result<Subject> {
         Some(metadata) => (metadata.normalisation, metadata.fps),
         None => (Normalisation::Frame, 50.0),
     };
-    let normalisation = args.normalisation.map_or(normalisation, |choice| match choice {
-        NormalisationChoice::Frame => Normalisation::Frame,
-        NormalisationChoice::PersonBox => Normalisation::PersonBox,
-    });
+    let normalisation = args.normalisation.map_or(normalisation, NormalisationChoice::normalisation);
     let fps = args.fps.unwrap_or(fps);
     ensure!((1.0..=1000.0).contains(&fps), "--fps {fps}: expected 1 to 1000");
     Ok(Subject { opened, normalisation, fps })
 }
 
+/// What the figures are over.
+struct Measured {
+    set: EvaluationSet,
+    /// Such as `mocap_test`.
+    name: String,
+    /// Frames under each condition.
+    frames: usize,
+    /// Whether there is training data beside it, for the baselines.
+    has_train: bool,
+}
+
+impl Measured {
+    /// A split of a folder of motion capture, one file of it, or a user's own clips.
+    fn open(args: &Args, noise: &NoiseRecipe) -> Result<Self> {
+        let data = &args.data;
+        let split = args.split.map(|split| match split {
+            Split::Train => "train",
+            Split::Val => "val",
+            Split::Test => "test",
+        });
+        let options = EvaluationOptions { noise: noise.clone(), ..EvaluationOptions::default() };
+        let is_file = data.is_file();
+        let mocap = |path: &Path, name: String| -> Result<Self> {
+            let measured = MocapSet::open(path)?;
+            let set = EvaluationSet::new(&measured, &options)?;
+            Ok(Self { set, name, frames: measured.frames(), has_train: !is_file })
+        };
+        if Kind::of(data).is_ok_and(|kind| kind == Kind::OwnClips) {
+            let part = split.map_or_else(|| data.clone(), |split| data.join(split));
+            ensure!(part.exists(), "{}: no such folder; own clips have a --split where they lie in folders of that name", part.display());
+            let clips = OwnClips::open(&part)?;
+            let set = clips.evaluation_set();
+            return Ok(Self { frames: set.frames(), set, name: part.display().to_string(), has_train: false });
+        }
+        if is_file {
+            ensure!(split.is_none(), "--split means nothing to the file {}: leave it out, or name its folder", data.display());
+            return mocap(data, data.display().to_string());
+        }
+        let split = split.unwrap_or("test");
+        mocap(&data.join(format!("mocap_{split}.npz")), format!("mocap_{split}"))
+    }
+}
+
 fn mocap(args: &Args, subject: &Subject) -> Result<ExitCode> {
     let Subject { opened, normalisation, fps } = subject;
     let (normalisation, fps, config) = (*normalisation, *fps, &opened.checkpoint.config);
-    let split = match args.split {
-        Some(Split::Train) => "train",
-        Some(Split::Val) => "val",
-        Some(Split::Test) | None => "test",
-    };
     let noise = args.noise.as_deref().map(NoiseRecipe::open).transpose()?.unwrap_or_default();
-    let measured = MocapSet::open(&args.data.join(format!("mocap_{split}.npz")))?;
-    let set = EvaluationSet::new(&measured, &EvaluationOptions { noise: noise.clone(), ..EvaluationOptions::default() })?;
+    let Measured { set, name, frames, has_train } = Measured::open(args, &noise)?;
     // a live lifter has no windows: the baselines then get those of the box that it looks back over
     let n_frames = config.window().unwrap_or(pose::causal::BOX_FRAMES);
     let windowing = Windowing { dim_in: config.dim_in(), normalisation, fps: Some(f64::from(fps)), ..Windowing::new(n_frames) };
@@ -240,7 +266,7 @@ fn mocap(args: &Args, subject: &Subject) -> Result<ExitCode> {
             live.look_aheads.iter().enumerate().map(of).collect::<Result<_>>()?
         }
     };
-    if !args.no_baselines {
+    if has_train && !args.no_baselines {
         let train = Arc::new(MocapSet::open(&args.data.join("mocap_train.npz"))?);
         let mut options = SamplerOptions::new(n_frames, 0);
         options.dim_in = config.dim_in();
@@ -252,21 +278,16 @@ fn mocap(args: &Args, subject: &Subject) -> Result<ExitCode> {
         rows.push(row(LINEAR, evaluate::evaluate_linear_regression(&sampler, &set, &windowing)?));
     }
 
-    let output = Output { model: args.model.display().to_string(), split, rows };
+    let output = Output { model: args.model.display().to_string(), split: name, rows };
     let text = if args.json {
         serde_json::to_string_pretty(&output)?
     } else {
         let what =
-            format!("{} on mocap_{split}, {} frames under each condition, at {fps} frames per second", output.model, measured.frames());
+            format!("{} on {}, {frames} frames under each condition, at {fps} frames per second", output.model, output.split);
         format!("{what}\n\n{}{}", table(&output.rows), ratios(&output.rows))
     };
     writeln!(std::io::stdout(), "{text}").context("standard output cannot be written")?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn parse_setting(setting: &str) -> Result<(String, String)> {
-    let (key, value) = setting.split_once('=').with_context(|| format!("--set {setting}: expected key=value, such as num_heads=4"))?;
-    Ok((key.into(), value.into()))
 }
 
 const COLUMNS: [(&str, fn(&Figures) -> f64); 5] = [
@@ -287,16 +308,19 @@ fn table(rows: &[evaluate::Row]) -> String {
         COLUMNS.iter().for_each(|(_, of)| text += &format!(" {:>11.1}", of(figures)));
         text.push('\n');
     };
-    for camera in CameraKind::ALL {
+    let cameras: Vec<Option<CameraKind>> = CameraKind::ALL.map(Some).into_iter().chain([None]).collect();
+    let name = |camera: Option<CameraKind>| camera.map_or("real", CameraKind::name);
+    for camera in cameras {
         for noisy in [false, true] {
             for row in rows {
                 for condition in row.report.conditions.iter().filter(|c| c.camera == camera && c.noisy == noisy) {
-                    line(camera.name(), noisy, &row.predictor, &condition.figures);
+                    line(name(camera), noisy, &row.predictor, &condition.figures);
                 }
             }
         }
     }
-    for noisy in [false, true] {
+    let real = rows.iter().flat_map(|row| &row.report.conditions).all(|c| c.camera.is_none());
+    for noisy in [false, true].into_iter().filter(|_| !real) {
         for row in rows {
             if let Some(mean) = row.report.mean(noisy) {
                 line("both", noisy, &row.predictor, &mean);

@@ -16,7 +16,7 @@ use trainer::{
     train::{Outcome, Run, RunOptions},
 };
 
-use super::{DeviceChoice, set_threads};
+use super::{DeviceChoice, ranks, set_threads};
 
 /// Exit status of a run that was stopped by Ctrl-C, as shells have it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -61,6 +61,8 @@ pub struct Args {
     /// Print each epoch's figures as a line of JSON on standard output.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    ranks: ranks::Args,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -80,9 +82,19 @@ pub fn run(args: Args) -> Result<ExitCode> {
         max_minutes: args.max_minutes,
         max_steps: args.max_steps,
         json: args.json,
+        start: None,
     };
-    let mut run = Run::new(&recipe, &options)?;
-    progress::start_log(Some(&options.out))?;
+    carry_out(&recipe, &options, args.ranks)
+}
+
+/// Trains until the end or until Ctrl-C, with the other processes of the job where there are some.
+pub(super) fn carry_out(recipe: &Recipe, options: &RunOptions, ranks: ranks::Args) -> Result<ExitCode> {
+    let mut run = Run::among(recipe, options, ranks.join(options.device)?)?;
+    if ranks::writes() {
+        progress::start_log(Some(&options.out))?;
+    } else {
+        progress::start_warnings();
+    }
     let stop = stop_on_ctrl_c()?;
     match run.train(&stop)? {
         Outcome::Finished => Ok(ExitCode::SUCCESS),
