@@ -6,6 +6,10 @@
 //! REPOSITORY/NAME/libposelift_ops.so   with an operator library alone
 //! ```
 //! The first axis of every input and output must be free: it is Triton's batch, which the configuration leaves out.
+//!
+//! A step graph of a live model ([`crate::live`]) is served statefully: a stream is a sequence of requests with one correlation
+//! identifier, the server keeps its states (Triton's implicit state) and zeroes them where a sequence starts, and frames of several
+//! sequences that are due together run as one batch.
 
 use std::{
     fmt::Write as _,
@@ -16,6 +20,7 @@ use std::{
 
 use crate::{
     inspect::{Port, inspect},
+    live::NEXT,
     onnx::proto::ModelProto,
 };
 
@@ -30,6 +35,10 @@ pub struct Settings {
     pub max_batch: u32,
     /// How long a request may wait for others, microseconds.
     pub max_wait_us: u32,
+    /// Of a step graph: streams at a time.
+    pub max_streams: u32,
+    /// Of a step graph: the server keeps the states, and forgets a stream of which no frame comes for so long, microseconds.
+    pub stateful_idle_us: Option<u64>,
     /// Library with the operator `SelectiveScan`; without it the body in the file runs.
     pub operators: Option<PathBuf>,
 }
@@ -52,6 +61,9 @@ pub enum Error {
         /// Its elements.
         element: String,
     },
+    /// A stateful repository of a model without states, or the other way round.
+    #[error("{0}")]
+    States(&'static str),
     /// It exists.
     #[error("{0} exists: versions of a repository are not overwritten, name another with --version")]
     Exists(PathBuf),
@@ -82,13 +94,48 @@ pub fn configuration(model: &ModelProto, settings: &Settings) -> Result<String, 
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(text, "name: \"{}\"\nbackend: \"onnxruntime\"\nmax_batch_size: {}", settings.name, settings.max_batch);
+    let state_of = |output: &Port| output.name.strip_prefix(NEXT).map(str::to_owned);
+    let states: Vec<(&Port, String)> = inspection.outputs.iter().filter_map(|output| Some((output, state_of(output)?))).collect();
+    let is_state = |port: &&Port| states.iter().any(|(output, input)| port.name == output.name || port.name == *input);
+    match (states.is_empty(), settings.stateful_idle_us) {
+        (true, Some(_)) => {
+            return Err(Error::States("the model has no states to keep: a stateful repository takes a step graph, as `export onnx --step` writes it"));
+        }
+        (false, None) => {
+            return Err(Error::States("the model is a step graph, with states: add --stateful, so that the server keeps them for each stream"));
+        }
+        _ => {}
+    }
     for (what, ports) in [("input", &inspection.inputs), ("output", &inspection.outputs)] {
-        for port in ports {
+        for port in ports.iter().filter(|port| !is_state(port)) {
             let dims = dims_after_batch(port)?;
             let _ = writeln!(text, "{what} [{{ name: \"{}\" data_type: TYPE_FP32 dims: [ {dims} ] }}]", port.name);
         }
     }
-    let _ = writeln!(text, "dynamic_batching {{ max_queue_delay_microseconds: {} }}", settings.max_wait_us);
+    match settings.stateful_idle_us {
+        None => {
+            let _ = writeln!(text, "dynamic_batching {{ max_queue_delay_microseconds: {} }}", settings.max_wait_us);
+        }
+        Some(idle_us) => {
+            let _ = writeln!(text, "sequence_batching {{\n  max_sequence_idle_microseconds: {idle_us}");
+            // "oldest": frames of any sequences that are due make a batch; a sequence has one frame in it at most
+            let _ = writeln!(
+                text,
+                "  oldest {{ max_candidate_sequences: {} max_queue_delay_microseconds: {} }}",
+                settings.max_streams, settings.max_wait_us
+            );
+            for (output, input) in &states {
+                let dims = dims_after_batch(output)?;
+                let _ = writeln!(
+                    text,
+                    "  state [{{ input_name: \"{input}\" output_name: \"{}\" data_type: TYPE_FP32 dims: [ {dims} ]\n           \
+                     initial_state [{{ name: \"zeros_{input}\" data_type: TYPE_FP32 dims: [ {dims} ] zero_data: true }}] }}]",
+                    output.name
+                );
+            }
+            text.push_str("}\n");
+        }
+    }
     if let Some(library) = settings.operators.as_deref().and_then(Path::file_name) {
         let _ = writeln!(text, "model_operations {{ op_library_filename: [ \"{}\" ] }}", library.to_string_lossy());
     }

@@ -3,53 +3,15 @@
 
 mod common;
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::collections::BTreeMap;
 
-use common::noise;
+use common::{drawn_live_weights as weights, noise};
 use export::{
     lifter::INPUT,
     live::{self, Form, NEXT, state_names},
     session::{Options, Session},
 };
-use formats::{StateDict, Tensor};
-use network::{Init, LiveConfig, LiveLifter, WeightError, WeightSource, Weights};
-
-/// Draws every weight that it is asked for.
-#[derive(Default)]
-struct Drawn(Vec<(String, Tensor)>);
-
-impl WeightSource<()> for Drawn {
-    fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Result<(), WeightError> {
-        let count: usize = shape.iter().product();
-        let values = match init {
-            // Wide enough awake that each branch matters.
-            Init::Constant(value) => noise(self.0.len() as u64, count).iter().map(|x| value as f32 + 0.3 * x).collect(),
-            Init::Normal { std } => noise(self.0.len() as u64, count).iter().map(|x| x * std as f32).collect(),
-            Init::Uniform { bound } => noise(self.0.len() as u64, count).iter().map(|x| x * bound as f32).collect(),
-            Init::LogArange => (0..count).map(|i| ((i % shape[1] + 1) as f32).ln()).collect(),
-            Init::InverseSoftplusLogUniform { .. } => noise(self.0.len() as u64, count).iter().map(|x| -3.0 + x).collect(),
-        };
-        self.0.push((name.into(), Tensor::f32(shape.to_vec(), values)));
-        Ok(())
-    }
-    fn buffer(&mut self, name: &str, shape: &[usize], value: &[f32]) -> Result<(), WeightError> {
-        self.0.push((name.into(), Tensor::f32(shape.to_vec(), value.to_vec())));
-        Ok(())
-    }
-    fn counter(&mut self, _: &str) -> Result<(), WeightError> {
-        Ok(())
-    }
-    fn constant(&mut self, _: &[usize], _: &[f32]) -> Result<(), WeightError> {
-        Ok(())
-    }
-}
-
-fn weights(config: &LiveConfig) -> StateDict {
-    let drawn = Rc::new(RefCell::new(Drawn::default()));
-    let source: Rc<RefCell<dyn WeightSource<()>>> = drawn.clone();
-    LiveLifter::<()>::new(&Weights::new(source), config).unwrap();
-    StateDict::new(drawn.take().0)
-}
+use network::LiveConfig;
 
 fn config() -> LiveConfig {
     LiveConfig { n_layers: 2, dim_feat: 16, dim_rep: 24, num_heads: 4, d_state: 8, ..LiveConfig::xs() }

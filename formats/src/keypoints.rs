@@ -35,7 +35,7 @@ mod detectors;
 mod line;
 
 pub use detectors::{DetectorClip, PersonChoice, read_alphapose, read_openpose};
-pub use line::{LONGEST_STREAM_ID, LineEvent, StreamId, parse_line};
+pub use line::{LONGEST_STREAM_ID, Line, LineEvent, StreamId, parse_line};
 
 use crate::aside::{read_file, write_aside};
 use crate::error::{Error, Result, refuse};

@@ -16,6 +16,10 @@ pub const BOX_FRAMES: usize = 27;
 pub const RATE_TOLERANCE: f64 = 0.25;
 /// Times are sums of intervals: what is less than this part of an interval over a limit is rounding.
 const ROUNDING: f64 = 1e-6;
+/// The same for pauses, in seconds.
+const PAUSE_ROUNDING_S: f64 = 1e-6;
+/// A person who is not seen is held for so long, unless a stream says otherwise.
+pub const DEFAULT_HOLD_S: f64 = 0.5;
 
 /// The box of each frame of a stream: that around the last [`BOX_FRAMES`] frames, drifting at the rates of [`BoxFollower`].
 #[derive(Clone, Debug, Default)]
@@ -94,9 +98,55 @@ impl CausalGrid {
         self.last_step_s = Some(last_step_s);
     }
 
+    /// The end: the last frame that came, where the model has not seen it, is seen too. Forgets all.
+    pub fn finish(&mut self, step: impl FnOnce(f64, Keypoints17)) {
+        if let (Some((time_s, frame)), Some(last_step_s)) = (self.last_frame, self.last_step_s)
+            && time_s > last_step_s
+        {
+            step(time_s, frame);
+        }
+        self.reset();
+    }
+
     /// Forgets what it has seen.
     pub fn reset(&mut self) {
         *self = Self::new(self.fps);
+    }
+}
+
+/// Whether the person of a stream is there: who is not seen for longer than is held over is lost, and whoever comes next is somebody else.
+#[derive(Clone, Copy, Debug)]
+pub struct Presence {
+    hold_s: f64,
+    last_seen_s: Option<f64>,
+}
+
+impl Presence {
+    /// Nobody yet. A person is held over pauses of `hold_s` seconds.
+    pub fn new(hold_s: f64) -> Self {
+        Self { hold_s, last_seen_s: None }
+    }
+
+    /// Takes a frame at `time_s` and whether any joint is seen in it. `true` = whoever was there before is lost.
+    pub fn push(&mut self, time_s: f64, seen: bool) -> bool {
+        let lost = self.last_seen_s.is_some_and(|last_s| time_s - last_s > self.hold_s + PAUSE_ROUNDING_S);
+        if lost {
+            self.last_seen_s = None;
+        }
+        if seen {
+            self.last_seen_s = Some(time_s);
+        }
+        lost
+    }
+
+    /// Whether somebody is there, seen or held.
+    pub fn is_anybody(&self) -> bool {
+        self.last_seen_s.is_some()
+    }
+
+    /// Nobody is there any more.
+    pub fn reset(&mut self) {
+        self.last_seen_s = None;
     }
 }
 
@@ -133,17 +183,23 @@ impl CausalSteps {
     pub fn push(&mut self, time_s: f64, frame: &Keypoints17, mut step: impl FnMut(Step)) -> Result<(), Error> {
         let Self { grid, boxes, normalisation, image } = self;
         let mut outcome = Ok(());
-        grid.push(time_s, frame, |time_s, keypoints| {
-            let transform = match normalisation {
-                Normalisation::Frame => Ok(ImageTransform::frame(*image)),
-                Normalisation::PersonBox => boxes.push(time_s, &keypoints),
-            };
-            match transform {
-                Ok(transform) => step(Step { time_s, keypoints, transform }),
-                Err(error) => outcome = Err(error),
-            }
+        grid.push(time_s, frame, |time_s, keypoints| match boxed(boxes, *normalisation, *image, time_s, keypoints) {
+            Ok(made) => step(made),
+            Err(error) => outcome = Err(error),
         });
         outcome
+    }
+
+    /// The end: the last frame that came is seen by the model, where it was not. Forgets all.
+    pub fn finish(&mut self, step: impl FnOnce(Step)) {
+        let Self { grid, boxes, normalisation, image } = self;
+        grid.finish(|time_s, keypoints| {
+            // whoever has been pushed before has a box
+            if let Ok(made) = boxed(boxes, *normalisation, *image, time_s, keypoints) {
+                step(made);
+            }
+        });
+        self.reset();
     }
 
     /// Forgets the person.
@@ -151,6 +207,14 @@ impl CausalSteps {
         self.grid.reset();
         self.boxes.reset();
     }
+}
+
+fn boxed(boxes: &mut CausalBox, normalisation: Normalisation, image: ImageSize, time_s: f64, keypoints: Keypoints17) -> Result<Step, Error> {
+    let transform = match normalisation {
+        Normalisation::Frame => ImageTransform::frame(image),
+        Normalisation::PersonBox => boxes.push(time_s, &keypoints)?,
+    };
+    Ok(Step { time_s, keypoints, transform })
 }
 
 #[cfg(test)]
@@ -203,6 +267,17 @@ mod tests {
                 let earlier = steps(30.0, &times_s[..n]);
                 prop_assert_eq!(&earlier[..], &found[..earlier.len()]);
             }
+        }
+    }
+
+    #[test]
+    fn the_last_frame_is_always_seen() {
+        for (times_s, last) in [(vec![1.0, 1.1], None), (vec![1.0, 1.02], Some(1.02))] {
+            let (mut grid, mut seen) = (CausalGrid::new(10.0), None);
+            times_s.iter().for_each(|&t| grid.push(t, &frame(t), |_, _| ()));
+            grid.finish(|t, _| seen = Some(t));
+            assert_eq!(seen, last);
+            grid.finish(|_, _| panic!("it has forgotten all"));
         }
     }
 

@@ -139,7 +139,7 @@ impl Soak {
             http: address("http")?,
             grpc: address("grpc")?,
             model: lifter.name().to_owned(),
-            input: lifter.engine().input().name.clone(),
+            input: lifter.engine().inputs()[0].name.clone(),
             over: AtomicBool::new(false),
             seen: Seen::default(),
         });

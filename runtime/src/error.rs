@@ -72,6 +72,22 @@ pub enum Error {
         /// What the file has.
         found: String,
     },
+    /// An ONNX file whose inputs and outputs are not those of one step with states.
+    #[error("this ONNX file is no step graph (one frame, states in and out): expected {expected}, found {found} in {}", path.display())]
+    NotAStep {
+        /// The model.
+        path: PathBuf,
+        /// What a step graph has there.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+    /// An engine that was left out when this program was built.
+    #[error("the engine {backend} is not part of this program: build it with `--features {backend}`, or choose the engine ort")]
+    BackendMissing {
+        /// The engine.
+        backend: crate::Backend,
+    },
     /// The property `poselift` of the file is damaged, from a newer version, or contradicts the graph.
     #[error("the metadata in {} cannot be used: {reason}", path.display())]
     Metadata {

@@ -5,7 +5,8 @@ use std::{ops::Range, path::Path};
 use pose::{
     ImageSize, JOINTS, KeypointClip, Keypoints17, Pose3, ROOT,
     camera::{DEFAULT_HORIZONTAL_FOV_DEG, Intrinsics},
-    fill,
+    causal::{CausalSteps, DEFAULT_HOLD_S, Presence, Step},
+    fill::{self, CausalFill},
     metadata::ModelMetadata,
     normalise::{self, ImageTransform, Normalisation},
     resample,
@@ -13,7 +14,7 @@ use pose::{
     world::{self, Scale},
 };
 
-use crate::{Device, Engine, EngineOptions, Error, LiftedClip};
+use crate::{AnyEngine, Device, EngineOptions, Error, LiftedClip, StepEngine};
 
 /// A pause in the clip longer than this starts anew: no motion is made up across it, and no window looks over it.
 pub const LONGEST_PAUSE_S: f64 = 1.0;
@@ -22,6 +23,9 @@ pub(crate) const RATE_TOLERANCE: f64 = 0.1;
 /// Most frames in one call of the engine, over all its windows: bounds the memory of a call.
 const FRAMES_PER_CALL_CPU: usize = 512;
 const FRAMES_PER_CALL_CUDA: usize = 8192;
+/// Longest sequence in one call of a live model's sequence graph, which holds all of it in memory: four and a half minutes at 30 frames
+/// a second.
+const LONGEST_SEQUENCE: usize = 8192;
 
 /// Values of one frame that windows are merged in: 17 joints (x, y, z), then the box (centre x, y, half size), all in pixels.
 pub(crate) const POSE_VALUES: usize = JOINTS * 3;
@@ -68,11 +72,13 @@ pub struct LiftOptions {
 /// ```
 #[derive(Debug)]
 pub struct Lifter {
-    engine: Engine,
+    engine: AnyEngine,
     name: String,
     frames: usize,
     normalisation: Normalisation,
     fps: Option<f64>,
+    /// Of a causal model.
+    look_ahead: Option<usize>,
 }
 
 /// Frames without a pause between them, at the rate of the model.
@@ -89,7 +95,7 @@ impl Lifter {
     /// # Errors
     /// As [`Engine::open`] and [`Lifter::new`].
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
-        Self::new(Engine::open(path, options)?, &Assumptions::default())
+        Self::new(AnyEngine::open(path, options)?, &Assumptions::default())
     }
 
     /// A lifter around an open engine.
@@ -97,7 +103,8 @@ impl Lifter {
     /// # Errors
     /// A file without metadata and with any number of frames, when `assumptions` has no number either; assumptions about a
     /// file that speaks for itself.
-    pub fn new(engine: Engine, assumptions: &Assumptions) -> Result<Self, Error> {
+    pub fn new(engine: impl Into<AnyEngine>, assumptions: &Assumptions) -> Result<Self, Error> {
+        let engine = engine.into();
         if let Some(metadata) = engine.metadata() {
             if *assumptions != Assumptions::default() {
                 return Err(Error::Metadata {
@@ -105,9 +112,22 @@ impl Lifter {
                     reason: "the file says its normalisation, frames and rate itself: leave those settings out".into(),
                 });
             }
-            let ModelMetadata { name, frames, normalisation, fps, .. } = metadata.clone();
-            return Ok(Self { engine, name, frames, normalisation, fps: Some(f64::from(fps)) });
+            let ModelMetadata { name, frames, normalisation, fps, causal, look_ahead, .. } = metadata.clone();
+            if matches!(engine, AnyEngine::Step(_)) != metadata.is_step() {
+                return Err(Error::Metadata {
+                    path: engine.path().to_owned(),
+                    reason: "it says a step of a live model where the graph is none, or the other way round".into(),
+                });
+            }
+            let look_ahead = causal.then_some(look_ahead);
+            return Ok(Self { engine, name, frames, normalisation, fps: Some(f64::from(fps)), look_ahead });
         }
+        let AnyEngine::Whole(engine) = engine else {
+            return Err(Error::Metadata {
+                path: engine.path().to_owned(),
+                reason: "a step graph of a live model has metadata, which say its rate and normalisation, and this one has none".into(),
+            });
+        };
         let unstated = |what: &str| Error::Unstated { path: engine.path().to_owned(), what: what.to_owned() };
         let frames = match (engine.frames(), assumptions.frames) {
             (Some(fixed), Some(assumed)) if fixed != assumed => {
@@ -126,12 +146,27 @@ impl Lifter {
         let name = engine.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let normalisation = assumptions.normalisation.unwrap_or(Normalisation::Frame);
         tracing::info!("{name} has no metadata: windows of {frames} frames, normalisation {normalisation}");
-        Ok(Self { engine, name, frames, normalisation, fps })
+        Ok(Self { engine: engine.into(), name, frames, normalisation, fps, look_ahead: None })
     }
 
     /// The engine.
-    pub fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &AnyEngine {
         &self.engine
+    }
+
+    /// What the file calls itself, or its own name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether no frame's pose depends on later frames than the look-ahead says: a live model.
+    pub fn is_causal(&self) -> bool {
+        self.look_ahead.is_some()
+    }
+
+    /// Frames that a live model waits for after a frame; 0 of a model of windows.
+    pub fn look_ahead(&self) -> usize {
+        self.look_ahead.unwrap_or_default()
     }
 
     /// Frames in a window.
@@ -173,6 +208,10 @@ impl Lifter {
             Some(intrinsics) => intrinsics,
             None => Intrinsics::from_horizontal_fov_deg(clip.image, DEFAULT_HORIZONTAL_FOV_DEG).map_err(clip_error)?,
         };
+        if self.is_causal() {
+            let (pose25, transforms) = self.lift_causally(clip, options, progress)?;
+            return self.place(clip, pose25, transforms, intrinsics, &options.scale);
+        }
         let segments = self.segments(clip)?;
         let plans = segments
             .iter()
@@ -180,6 +219,7 @@ impl Lifter {
             .collect::<Result<Vec<_>, _>>()
             .map_err(clip_error)?;
         let merged = self.predict(clip, &segments, &plans, options.flip, progress)?;
+
 
         let (mut pose25, mut transforms) = (Vec::with_capacity(clip.frames.len()), Vec::with_capacity(clip.frames.len()));
         for (segment, merged) in segments.iter().zip(&merged) {
@@ -264,7 +304,8 @@ impl Lifter {
     /// Windows in one call of the engine.
     pub(crate) fn windows_per_call(&self, flip: bool) -> usize {
         let inputs_per_window = if flip { 2 } else { 1 };
-        let inputs = match (self.engine.batch(), self.engine.device()) {
+        let fixed = if let AnyEngine::Whole(engine) = &self.engine { engine.batch() } else { Some(1) };
+        let inputs = match (fixed, self.engine.device()) {
             (Some(fixed), _) => fixed,
             (None, Device::Cpu) => FRAMES_PER_CALL_CPU / self.frames,
             (None, Device::Cuda { .. }) => FRAMES_PER_CALL_CUDA / self.frames,
@@ -292,15 +333,95 @@ impl Lifter {
 
     /// One call of the engine, or several where the file fixes a smaller batch; a last one that is not full is padded.
     fn run_batch(&self, inputs: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, Error> {
-        let batch = self.engine.batch().unwrap_or(inputs.len());
+        let engine = match &self.engine {
+            AnyEngine::Whole(engine) => engine,
+            AnyEngine::Step(engine) => return step_through(engine, inputs),
+        };
+        let values_per_frame = JOINTS * engine.channels();
+        let frames = inputs.first().map_or(0, Vec::len) / values_per_frame;
+        let batch = engine.batch().unwrap_or(inputs.len());
         let mut outputs = Vec::with_capacity(inputs.len());
         for inputs in inputs.chunks(batch.max(1)) {
             let padding = std::iter::repeat_n(&inputs[0], batch - inputs.len());
             let values: Vec<f32> = inputs.iter().chain(padding).flatten().copied().collect();
-            let answer = self.engine.run(&values, [batch, self.frames, JOINTS, self.engine.channels()])?;
-            outputs.extend(answer.chunks_exact(self.frames * POSE_VALUES).take(inputs.len()).map(<[f32]>::to_vec));
+            let answer = engine.run(&values, [batch, frames, JOINTS, engine.channels()])?;
+            outputs.extend(answer.chunks_exact(frames * POSE_VALUES).take(inputs.len()).map(<[f32]>::to_vec));
         }
         Ok(outputs)
+    }
+
+    /// 2.5D and box of each frame of a clip, by a live model: what a stream of the same frames says.
+    fn lift_causally(
+        &self,
+        clip: &KeypointClip,
+        options: &LiftOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(Vec<Pose3>, Vec<ImageTransform>), Error> {
+        let people = self.people(clip)?;
+        let mut values: Vec<[f32; MERGED_VALUES]> = Vec::with_capacity(clip.frames.len());
+        for (done, person) in people.iter().enumerate() {
+            let said = self.predict_causally(person, options.flip)?;
+            let step_times_s: Vec<f64> = person.steps.iter().map(|step| step.time_s).collect();
+            let at_s = &clip.times_s[person.frames.clone()];
+            let own = resample::path(said.as_chunks::<MERGED_VALUES>().0, &step_times_s, at_s).map_err(clip_error)?;
+            // between two people, the one before is held; before all, the first
+            let held = values.last().or(own.first()).copied().unwrap_or([0.0; MERGED_VALUES]);
+            values.resize(person.frames.start, held);
+            values.extend(own);
+            progress(done + 1, people.len());
+        }
+        let held = values.last().copied().unwrap_or([0.0; MERGED_VALUES]);
+        values.resize(clip.frames.len(), held);
+        Ok(values.iter().map(split_merged).unzip())
+    }
+
+    /// Who is in the clip, one after the other, as a stream has it.
+    fn people(&self, clip: &KeypointClip) -> Result<Vec<Person>, Error> {
+        let fps = self.fps.unwrap_or(f64::from(u16::MAX)); // metadata of a causal model have a rate
+        let (mut presence, mut fill) = (Presence::new(DEFAULT_HOLD_S), CausalFill::default());
+        let mut causal = CausalSteps::new(self.normalisation, clip.image, fps);
+        let mut people: Vec<Person> = Vec::new();
+        let mut is_new = true;
+        for (t, (frame, &time_s)) in clip.frames.iter().zip(&clip.times_s).enumerate() {
+            if presence.push(time_s, frame.iter().any(|keypoint| !keypoint.is_missing())) {
+                end_person(&mut causal, &mut people);
+                fill.reset();
+                is_new = true;
+            }
+            let filled = if presence.is_anybody() { fill.push(frame) } else { None };
+            let Some(filled) = filled else { continue };
+            if std::mem::take(&mut is_new) {
+                people.push(Person { frames: t..t, steps: Vec::new() });
+            }
+            let Some(person) = people.last_mut() else { continue };
+            person.frames.end = t + 1;
+            causal.push(time_s, &filled, |step| person.steps.push(step)).map_err(clip_error)?;
+        }
+        end_person(&mut causal, &mut people);
+        match people.is_empty() {
+            true => Err(clip_error(pose::Error::NoConfidentKeypoint { frames: clip.frames.len() })),
+            false => Ok(people),
+        }
+    }
+
+    /// Poses at the person's steps: (T, [`MERGED_VALUES`]), each in pixels by its own box.
+    fn predict_causally(&self, person: &Person, flip: bool) -> Result<Vec<f32>, Error> {
+        let (steps, look_ahead, channels) = (&person.steps, self.look_ahead(), self.engine.channels());
+        let frames = steps.len() + look_ahead;
+        if matches!(self.engine, AnyEngine::Whole(_)) && frames > LONGEST_SEQUENCE {
+            return Err(Error::Clip(format!(
+                "expected at most {LONGEST_SEQUENCE} frames of one person for the sequence graph of a live model, found {frames}: use its step graph, \
+                 as `export onnx --step` writes it, which takes any number"
+            )));
+        }
+        let mut input = Vec::with_capacity(frames * JOINTS * channels);
+        let last = steps.last().into_iter().flat_map(|last| std::iter::repeat_n(last, look_ahead));
+        for step in steps.iter().chain(last) {
+            input.extend(normalise::network_input(&[step.keypoints], &step.transform, channels).map_err(clip_error)?);
+        }
+        let output = self.run_windows(&[input], flip)?.swap_remove(0);
+        let poses = output[look_ahead * POSE_VALUES..].chunks_exact(POSE_VALUES);
+        Ok(poses.zip(steps).flat_map(|(pose, step)| in_pixels(pose, &step.transform)).collect())
     }
 
     /// From 2.5D to millimetres.
@@ -333,6 +454,36 @@ impl Lifter {
             bone_lengths_mm: placed.bone_lengths_mm,
         })
     }
+}
+
+/// One person of a clip, as a live model sees them.
+struct Person {
+    /// Which frames of the clip, held ones included.
+    frames: Range<usize>,
+    steps: Vec<Step>,
+}
+
+/// The last frame is seen by the model too.
+fn end_person(causal: &mut CausalSteps, people: &mut [Person]) {
+    causal.finish(|step| {
+        if let Some(person) = people.last_mut() {
+            person.steps.push(step);
+        }
+    });
+}
+
+/// Sequences (T, 17, C) of one length, frame by frame from empty states.
+fn step_through(engine: &StepEngine, inputs: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, Error> {
+    let size = JOINTS * engine.channels();
+    let mut states = vec![vec![0.0; engine.state_len()]; inputs.len()];
+    let mut outputs = vec![Vec::new(); inputs.len()];
+    for t in 0..inputs.first().map_or(0, Vec::len) / size {
+        let frame: Vec<f32> = inputs.iter().flat_map(|input| &input[t * size..][..size]).copied().collect();
+        let mut states: Vec<&mut [f32]> = states.iter_mut().map(Vec::as_mut_slice).collect();
+        let poses = engine.step(&frame, &mut states)?;
+        outputs.iter_mut().zip(poses.chunks_exact(POSE_VALUES)).for_each(|(output, pose)| output.extend_from_slice(pose));
+    }
+    Ok(outputs)
 }
 
 /// Runs of frames with no pause longer than [`LONGEST_PAUSE_S`] between neighbours.

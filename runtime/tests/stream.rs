@@ -67,7 +67,7 @@ fn where_windows_coincide_a_stream_is_the_clip() {
     for (lifter, tolerance) in [(&*PLACED, 1e-6), (&*SHIPPED, 1e-5)] {
         let clip = walk(27, lifter.fps().unwrap());
         let lifted = lifter.lift(&clip, &LiftOptions::default()).unwrap();
-        let options = StreamOptions { look_ahead: 26, ..Default::default() };
+        let options = StreamOptions { look_ahead: Some(26), ..Default::default() };
         let mut stream = stream(lifter, options);
         let mut poses: Vec<StreamPose> = push_all(&mut stream, &clip).into_iter().map(|(_, pose)| pose).collect();
         assert_eq!(poses.len(), 1, "one frame has all the look-ahead");
@@ -87,7 +87,7 @@ fn windows_one_after_the_other_are_those_of_a_clip() {
     // a hop of a window and no look-ahead: windows 0..27, 27..54, 54..81, as a clip without overlap has them
     let clip = walk(81, FPS);
     let lifted = PLACED.lift(&clip, &LiftOptions { overlap: Some(0), ..Default::default() }).unwrap();
-    let mut stream = stream(&PLACED, StreamOptions { look_ahead: 0, hop: 27, ..Default::default() });
+    let mut stream = stream(&PLACED, StreamOptions { look_ahead: Some(0), hop: 27, ..Default::default() });
     let poses = push_all(&mut stream, &clip);
     assert_eq!(poses.iter().map(|(after, _)| *after).collect::<Vec<_>>(), [[26; 27], [53; 27], [80; 27]].concat());
     for (t, (_, pose)) in poses.iter().enumerate() {
@@ -101,7 +101,7 @@ fn windows_one_after_the_other_are_those_of_a_clip() {
 fn a_pose_comes_when_it_says() {
     for (look_ahead, hop) in [(0, 1), (4, 1), (0, 5), (7, 3), (26, 1)] {
         let clip = walk(120, FPS);
-        let mut stream = stream(&PLAIN, StreamOptions { look_ahead, hop, ..Default::default() });
+        let mut stream = stream(&PLAIN, StreamOptions { look_ahead: Some(look_ahead), hop, ..Default::default() });
         let mut poses = push_all(&mut stream, &clip);
         for (t, (after, pose)) in poses.iter().enumerate() {
             assert_eq!(pose.time_s, clip.times_s[t]);
@@ -174,7 +174,7 @@ fn assert_no_future(lifter: &Arc<Lifter>, options: &StreamOptions, live: &Live, 
     let newest_s = live.times_s[cut - 1];
     let interval_s = 1.0 / lifter.fps().unwrap();
     let answered_s = one.last().map_or(f64::NEG_INFINITY, |(_, pose)| pose.time_s);
-    let due_s = newest_s - (options.look_ahead + options.hop) as f64 * 1.1 * interval_s;
+    let due_s = newest_s - (options.look_ahead.unwrap() + options.hop) as f64 * 1.1 * interval_s;
     let overdue = (0..cut).filter(|&t| live.times_s[t] < due_s && live.missing[t].is_some_and(|bits| bits & 0x1ffff != 0x1ffff));
     // a frame less than an eighth of an interval after another may be left out
     let overdue: Vec<f64> = overdue.map(|t| live.times_s[t]).filter(|&t| t > answered_s + interval_s / 8.0).collect();
@@ -187,7 +187,7 @@ proptest! {
     #[test]
     fn no_future(live in live(90), cut in 1usize..90, look_ahead in 0usize..20, hop in 1usize..7, filtered in any::<bool>()) {
         let one_euro = filtered.then(OneEuro::default);
-        let options = StreamOptions { look_ahead, hop, one_euro, constant_bones: filtered, ..Default::default() };
+        let options = StreamOptions { look_ahead: Some(look_ahead), hop, one_euro, constant_bones: filtered, ..Default::default() };
         assert_no_future(&PLACED, &options, &live, cut);
     }
 
@@ -200,7 +200,7 @@ proptest! {
         let times_s: Vec<f64> = steps.iter().map(|step| { time_s += step; time_s }).collect();
         let frame = |s: f64| person([200.0 + 50.0 * s as f32, 300.0], 20.0 * s as f32);
         let clip = KeypointClip { frames: times_s.iter().map(|&t| frame(t)).collect(), times_s, image: IMAGE };
-        let mut stream = stream(&PLAIN, StreamOptions { look_ahead, hop, ..Default::default() });
+        let mut stream = stream(&PLAIN, StreamOptions { look_ahead: Some(look_ahead), hop, ..Default::default() });
         let mut poses: Vec<StreamPose> = push_all(&mut stream, &clip).into_iter().map(|(_, pose)| pose).collect();
         poses.extend(stream.finish().unwrap());
         prop_assert_eq!(poses.iter().map(|pose| pose.time_s).collect::<Vec<_>>(), clip.times_s);
@@ -216,7 +216,7 @@ proptest! {
 
     #[test]
     fn every_frame_of_a_live_stream_is_accounted_for(live in live(200), look_ahead in 0usize..20, hop in 1usize..7) {
-        let mut stream = stream(&PLAIN, StreamOptions { look_ahead, hop, ..Default::default() });
+        let mut stream = stream(&PLAIN, StreamOptions { look_ahead: Some(look_ahead), hop, ..Default::default() });
         let mut poses = Vec::new();
         for t in 0..live.times_s.len() {
             poses.extend(stream.push(live.times_s[t], live_frame(&live, t, 0.0).as_ref()).unwrap());
@@ -239,7 +239,7 @@ fn no_future_through_the_shipped_model() {
     let times_s = (0..60).map(|i| 100.0 + f64::from(i) / 30.0).collect();
     let live = Live { times_s, missing: (0..60).map(|t| Some(if t % 7 == 3 { 1 << 16 } else { 0 })).collect() };
     for (look_ahead, hop, cut) in [(0, 1, 40), (4, 1, 45), (2, 6, 50)] {
-        assert_no_future(&SHIPPED, &StreamOptions { look_ahead, hop, ..Default::default() }, &live, cut);
+        assert_no_future(&SHIPPED, &StreamOptions { look_ahead: Some(look_ahead), hop, ..Default::default() }, &live, cut);
     }
 }
 
@@ -248,7 +248,7 @@ fn windows_that_disagree_do_not_jump() {
     // each window says 0.01 more with each of its frames, so that a hop of 9 is a saw tooth of 0.09 in joint 5's z
     let clip = KeypointClip::from_fps(vec![person([640.0, 360.0], 0.0); 240], FPS, IMAGE).unwrap();
     let largest_step = |look_ahead: usize, blend_s: f64| {
-        let mut stream = stream(&PLACED, StreamOptions { look_ahead, hop: 9, blend_s, ..Default::default() });
+        let mut stream = stream(&PLACED, StreamOptions { look_ahead: Some(look_ahead), hop: 9, blend_s, ..Default::default() });
         let z: Vec<f32> = push_all(&mut stream, &clip).iter().map(|(_, pose)| pose.pose25[5][2]).collect();
         z[30..].windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f32::max)
     };
@@ -261,7 +261,7 @@ fn windows_that_disagree_do_not_jump() {
 
 #[test]
 fn short_gaps_are_held_and_long_ones_begin_anew() {
-    let mut stream = stream(&PLAIN, StreamOptions { look_ahead: 3, hold_s: 0.3, ..Default::default() });
+    let mut stream = stream(&PLAIN, StreamOptions { look_ahead: Some(3), hold_s: 0.3, ..Default::default() });
     let mut poses: Vec<StreamPose> = Vec::new();
     let mut push = |stream: &mut LiftStream, i: u32, frame: Option<Keypoints17>| {
         let new = stream.push(f64::from(i) / FPS, frame.as_ref()).unwrap();
@@ -350,8 +350,8 @@ fn wrong_settings_are_one_sentence() {
         assert!(message.contains(expected) && message.lines().count() == 1, "{message}");
     };
     let options = StreamOptions::default;
-    refused(StreamOptions { look_ahead: 27, ..options() }, "window of 27 frames together, found 27 and 1");
-    refused(StreamOptions { look_ahead: usize::MAX, ..options() }, "look-ahead");
+    refused(StreamOptions { look_ahead: Some(27), ..options() }, "window of 27 frames together, found 27 and 1");
+    refused(StreamOptions { look_ahead: Some(usize::MAX), ..options() }, "look-ahead");
     refused(StreamOptions { hop: 0, ..options() }, "hop");
     refused(StreamOptions { hold_s: -1.0, ..options() }, "pause to hold over");
     refused(StreamOptions { hold_s: f64::NAN, ..options() }, "pause to hold over");
@@ -371,7 +371,7 @@ fn wrong_settings_are_one_sentence() {
 #[test]
 fn a_model_that_answers_nonsense_costs_its_frames_and_no_more() {
     let clip = walk(20, FPS);
-    let mut core = PLAIN.stream_core(IMAGE, StreamOptions { look_ahead: 0, ..Default::default() }).unwrap();
+    let mut core = PLAIN.stream_core(IMAGE, StreamOptions { look_ahead: Some(0), ..Default::default() }).unwrap();
     let mut poses = 0;
     for (t, (frame, &time_s)) in clip.frames.iter().zip(&clip.times_s).enumerate() {
         core.push(time_s, Some(frame)).unwrap();
@@ -401,7 +401,7 @@ fn a_model_that_answers_nonsense_costs_its_frames_and_no_more() {
 #[test]
 fn a_stream_that_is_never_run_drops_its_oldest_frames() {
     let clip = walk(200, FPS);
-    let mut core = PLAIN.stream_core(IMAGE, StreamOptions { look_ahead: 0, ..Default::default() }).unwrap();
+    let mut core = PLAIN.stream_core(IMAGE, StreamOptions { look_ahead: Some(0), ..Default::default() }).unwrap();
     clip.frames.iter().zip(&clip.times_s).for_each(|(frame, &time_s)| core.push(time_s, Some(frame)).unwrap());
     assert_eq!(core.stats().dropped, (200 - MAX_WINDOWS_WAITING) as u64);
     let mut poses = Vec::new();
@@ -412,7 +412,7 @@ fn a_stream_that_is_never_run_drops_its_oldest_frames() {
 #[test]
 fn streams_in_one_batch_are_what_they_are_alone() {
     let clips: Vec<KeypointClip> = (0..7).map(|i| walk(20 + 9 * i, FPS)).collect();
-    let options = |i: usize| StreamOptions { look_ahead: i, hop: 1 + i % 3, flip: i == 3, ..Default::default() };
+    let options = |i: usize| StreamOptions { look_ahead: Some(i), hop: 1 + i % 3, flip: i == 3, ..Default::default() };
     for lifter in [&*PLACED, &lifter(rooted(4, 27, 3), 27, Normalisation::PersonBox)] {
         let mut cores: Vec<_> = (0..7).map(|i| lifter.stream_core(IMAGE, options(i)).unwrap()).collect();
         let mut together: Vec<Vec<StreamPose>> = vec![Vec::new(); 7];
@@ -445,7 +445,7 @@ fn streams_in_one_batch_are_what_they_are_alone() {
 fn poses_stand_where_they_are_seen_and_filters_do_as_they_say() {
     let clip = walk(150, FPS);
     let height = Scale::Height { height_m: 1.85 };
-    let options = StreamOptions { look_ahead: 0, scale: height, ..Default::default() };
+    let options = StreamOptions { look_ahead: Some(0), scale: height, ..Default::default() };
     let plain = push_all(&mut stream(&PLAIN, options.clone()), &clip);
     for (t, pose) in &plain {
         let intrinsics = pose::camera::Intrinsics::from_horizontal_fov_deg(IMAGE, 60.0).unwrap();

@@ -93,7 +93,7 @@ fn look_ahead_and_blending_on_real_motion() {
     for (look_ahead, hop, blend_s) in
         [(0, 1, 0.0), (0, 1, 0.05), (0, 1, 0.1), (0, 1, 0.2), (4, 1, 0.0), (4, 1, 0.1), (4, 1, 0.2), (13, 1, 0.1), (4, 4, 0.0), (4, 4, 0.1)]
     {
-        let options = StreamOptions { look_ahead, hop, blend_s, ..Default::default() };
+        let options = StreamOptions { look_ahead: Some(look_ahead), hop, blend_s, ..Default::default() };
         let mut cores: Vec<_> = clips.iter().map(|_| lifter.stream_core(IMAGE, options.clone()).unwrap()).collect();
         let mut lifted: Vec<Vec<StreamPose>> = vec![Vec::new(); clips.len()];
         for t in 0..=FRAMES {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pose::{ImageSize, Keypoint, Keypoints17, filter::OneEuro, normalise::Normalisation};
-use runtime::{StreamCore, StreamOptions, WindowModel};
+use runtime::{StreamCore, StreamModel, StreamOptions, Way};
 
 /// Bytes that are allocated and not freed.
 static HELD_BYTES: AtomicIsize = AtomicIsize::new(0);
@@ -35,9 +35,9 @@ static ALLOCATOR: Counting = Counting;
 /// One stream of everything: steady, too fast, with gaps, without people, with clocks that leap; sometimes nobody runs it.
 #[test]
 fn a_hundred_thousand_frames_hold_no_more_than_a_thousand() {
-    let model = WindowModel { frames: 9, channels: 3, normalisation: Normalisation::PersonBox, fps: 30.0 };
+    let model = StreamModel { way: Way::Window { frames: 9 }, channels: 3, normalisation: Normalisation::PersonBox, fps: 30.0 };
     let image = ImageSize { width_px: 1280, height_px: 720 };
-    let options = StreamOptions { look_ahead: 3, hop: 2, one_euro: Some(OneEuro::default()), constant_bones: true, ..Default::default() };
+    let options = StreamOptions { look_ahead: Some(3), hop: 2, one_euro: Some(OneEuro::default()), constant_bones: true, ..Default::default() };
     let mut core = StreamCore::new(model, image, options).unwrap();
     let answer: Vec<f32> = (0..9 * 51).map(|i| 0.5 * (i as f32 * 0.7).sin()).collect();
 

@@ -33,6 +33,15 @@ pub struct Args {
     /// How long a request may wait for others, microseconds
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 2000)]
     max_wait: u32,
+    /// For a step graph (`export onnx --step`): the server keeps the states of each stream (sequence batching, implicit state)
+    #[arg(long)]
+    stateful: bool,
+    /// With --stateful: streams at a time; a stream beyond them waits
+    #[arg(long, value_name = "STREAMS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20), requires = "stateful")]
+    max_streams: u32,
+    /// With --stateful: seconds after which a stream of which no frame comes is forgotten
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86400), requires = "stateful")]
+    idle: u64,
     /// Library with our operators (libposelift_ops.so), copied beside the model
     #[arg(long, value_name = "FILE")]
     operators: Option<PathBuf>,
@@ -49,6 +58,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         version: args.version,
         max_batch: args.max_batch,
         max_wait_us: args.max_wait,
+        max_streams: args.max_streams,
+        stateful_idle_us: args.stateful.then_some(args.idle * 1_000_000),
         operators: args.operators.clone(),
     };
     let folder = triton::add(&args.repository, &model, &bytes, &settings).with_context(|| format!("cannot add {path} to a repository"))?;

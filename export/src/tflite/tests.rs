@@ -254,3 +254,15 @@ fn damaged_files_are_errors_not_panics() {
         }
     }
 }
+
+/// `fuzz/seeds/tflite` holds these models; `UPDATE_SEEDS=1` writes them.
+#[test]
+fn the_fuzzer_starts_from_these_models() {
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/tflite"));
+    for (name, model) in [("convolution.tflite", convolution_model(&weights())), ("sparse.tflite", sparse_model())] {
+        if std::env::var_os("UPDATE_SEEDS").is_some() {
+            std::fs::write(folder.join(name), &model).expect("a seed");
+        }
+        assert!(std::fs::read(folder.join(name)).is_ok_and(|seed| seed == model), "{name}: UPDATE_SEEDS=1 cargo test -p export --lib tflite");
+    }
+}

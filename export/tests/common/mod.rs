@@ -1,9 +1,14 @@
 //! What the tests share.
 #![allow(dead_code)] // each test file uses its part
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
-use network::{Checkpoint, MambaForm, Overrides};
+use formats::{StateDict, Tensor};
+use network::{Checkpoint, Init, LiveConfig, LiveLifter, MambaForm, Overrides, WeightError, WeightSource, Weights};
 
 /// A file or folder of the golden vectors.
 pub fn golden(path: &str) -> PathBuf {
@@ -49,4 +54,42 @@ pub fn noise(seed: u64, count: usize) -> Vec<f32> {
 pub fn largest_difference(a: &[f32], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - b).abs()).fold(0.0, f64::max)
+}
+
+/// Draws every weight that it is asked for.
+#[derive(Default)]
+struct Drawn(Vec<(String, Tensor)>);
+
+impl WeightSource<()> for Drawn {
+    fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Result<(), WeightError> {
+        let count: usize = shape.iter().product();
+        let values = match init {
+            // Wide enough awake that each branch matters.
+            Init::Constant(value) => noise(self.0.len() as u64, count).iter().map(|x| value as f32 + 0.3 * x).collect(),
+            Init::Normal { std } => noise(self.0.len() as u64, count).iter().map(|x| x * std as f32).collect(),
+            Init::Uniform { bound } => noise(self.0.len() as u64, count).iter().map(|x| x * bound as f32).collect(),
+            Init::LogArange => (0..count).map(|i| ((i % shape[1] + 1) as f32).ln()).collect(),
+            Init::InverseSoftplusLogUniform { .. } => noise(self.0.len() as u64, count).iter().map(|x| -3.0 + x).collect(),
+        };
+        self.0.push((name.into(), Tensor::f32(shape.to_vec(), values)));
+        Ok(())
+    }
+    fn buffer(&mut self, name: &str, shape: &[usize], value: &[f32]) -> Result<(), WeightError> {
+        self.0.push((name.into(), Tensor::f32(shape.to_vec(), value.to_vec())));
+        Ok(())
+    }
+    fn counter(&mut self, _: &str) -> Result<(), WeightError> {
+        Ok(())
+    }
+    fn constant(&mut self, _: &[usize], _: &[f32]) -> Result<(), WeightError> {
+        Ok(())
+    }
+}
+
+/// A live lifter's weights.
+pub fn drawn_live_weights(config: &LiveConfig) -> StateDict {
+    let drawn = Rc::new(RefCell::new(Drawn::default()));
+    let source: Rc<RefCell<dyn WeightSource<()>>> = drawn.clone();
+    LiveLifter::<()>::new(&Weights::new(source), config).unwrap();
+    StateDict::new(drawn.take().0)
 }

@@ -62,13 +62,51 @@ pub enum LineEvent {
 /// # Errors
 /// One sentence: no JSON object, a field that is absent or of the wrong type, the wrong number of joints, a number that is not finite.
 pub fn parse_line(line: &[u8], source: Source) -> (Option<StreamId>, std::result::Result<LineEvent, Error>) {
-    let json = match parse_json(line) {
-        Ok(json) => json,
-        Err(error) => return (None, Err(Error::content(format!("the line {error}")))),
+    let line = match Line::parse(line) {
+        Ok(line) => line,
+        Err(error) => return (None, Err(error)),
     };
-    match stream_id(&json) {
-        Ok(id) => (id, event(&json, source)),
+    match line.id() {
+        Ok(id) => (id, line.event(source)),
         Err(error) => (None, Err(error)),
+    }
+}
+
+/// A line of which it is not known yet whose joints it holds: [`parse_line`] for streams of several skeletons.
+#[derive(Clone, Debug)]
+pub struct Line {
+    json: Json,
+}
+
+impl Line {
+    /// Reads JSON, and no more.
+    ///
+    /// # Errors
+    /// No JSON.
+    pub fn parse(line: &[u8]) -> std::result::Result<Self, Error> {
+        let json = parse_json(line).map_err(|error| Error::content(format!("the line {error}")))?;
+        Ok(Self { json })
+    }
+
+    /// The stream that it names.
+    ///
+    /// # Errors
+    /// Neither a text nor a whole number, or a text that is too long.
+    pub fn id(&self) -> std::result::Result<Option<StreamId>, Error> {
+        stream_id(&self.json)
+    }
+
+    /// A field that [`Self::event`] does not look at.
+    pub fn field(&self, name: &str) -> Option<&Json> {
+        self.json.get(name)
+    }
+
+    /// What it says of the stream.
+    ///
+    /// # Errors
+    /// As [`parse_line`].
+    pub fn event(&self, source: Source) -> std::result::Result<LineEvent, Error> {
+        event(&self.json, source)
     }
 }
 

@@ -14,18 +14,33 @@
 //!    newest window's motion to it, and moves towards that window's pose with the time constant [`StreamOptions::blend_s`].
 //! 6. **Placement.** [`pose::live`]: depth, size and floor from what has been seen so far. Then the filters, where asked for.
 //!
+//! # How a stream is lifted by a live model
+//! 1. Holes are filled as above.
+//! 2. The model runs once for each frame, at about its rate ([`pose::causal::CausalGrid`]): frames at 24 to 40 a second are taken as they
+//!    are for a model of 30; of faster cameras some frames lie between two steps and get their pose, mixed, with the next one.
+//! 3. Each frame has the box that was known by then ([`pose::causal::CausalBox`]).
+//! 4. What the model remembers is the stream's; it starts from nothing with each person. The look-ahead is the model's own.
+//! 5. Placement and filters as above. [`Lifter::lift`] of the same model on the whole clip says the same.
+//!
 //! Nothing looks at a later frame than the one that a pose's `delay_s` names. Every queue has a limit: the number of frames that a window
 //! reaches, and [`MAX_WINDOWS_WAITING`] windows.
 
 mod core;
 mod history;
+mod output;
+mod settings;
+mod steps;
+mod windows;
 
 use std::sync::Arc;
 
 use pose::{ImageSize, Keypoints17};
 
-pub use self::core::{MAX_HOLD_S, MAX_TIME_S, MAX_WINDOWS_WAITING, StreamCore, StreamOptions, StreamPose, StreamStats, WindowModel};
-use crate::{Error, Lifter};
+pub use self::core::{
+    DEFAULT_LOOK_AHEAD, MAX_HOLD_S, MAX_TIME_S, MAX_WINDOWS_WAITING, StreamCore, StreamModel, StreamOptions, StreamPose, StreamStats, Way,
+};
+pub use self::settings::{OneEuroSettings, StreamSettings};
+use crate::{AnyEngine, Error, Lifter, StepEngine, lifter::POSE_VALUES};
 
 /// One person's keypoints, live: each frame that is pushed comes back as a pose, at once or [`look_ahead`](StreamOptions::look_ahead)
 /// frames later. (Frames in which nobody is seen, longer than is held, do not; nor do those that come at more than eight times the model's
@@ -39,7 +54,7 @@ use crate::{Error, Lifter};
 /// # fn next_frame() -> Option<(f64, Option<pose::Keypoints17>)> { None }
 /// let lifter = Arc::new(Lifter::open("clip-xs.onnx", &EngineOptions::default())?);
 /// let image = ImageSize { width_px: 1280, height_px: 720 };
-/// let mut stream = LiftStream::new(lifter, image, StreamOptions { look_ahead: 2, ..Default::default() })?;
+/// let mut stream = LiftStream::new(lifter, image, StreamOptions { look_ahead: Some(2), ..Default::default() })?;
 /// while let Some((time_s, keypoints)) = next_frame() {
 ///     for pose in stream.push(time_s, keypoints.as_ref())? {
 ///         let [x, y, z] = pose.world_mm[pose::ROOT];
@@ -117,49 +132,102 @@ impl Lifter {
     /// # Errors
     /// As [`StreamCore::new`]; a model that does not say its rate.
     pub fn stream_core(&self, image: ImageSize, options: StreamOptions) -> Result<StreamCore, Error> {
+        let unstated = |what: &str| Err(Error::Unstated { path: self.engine().path().to_owned(), what: what.to_owned() });
         let Some(fps) = self.fps() else {
-            let what = "at how many frames a second it was trained, which a stream must know: give that rate (--fps)".to_owned();
-            return Err(Error::Unstated { path: self.engine().path().to_owned(), what });
+            return unstated("at how many frames a second it was trained, which a stream must know: give that rate (--fps)");
         };
-        let model = WindowModel { frames: self.frames(), channels: self.engine().channels(), normalisation: self.normalisation(), fps };
+        let way = match self.engine() {
+            AnyEngine::Whole(_) if self.is_causal() => {
+                return Err(Error::Stream(format!(
+                    "{} holds whole sequences of a live model, which remember nothing between calls: a stream takes its step, as `export onnx \
+                     --step` writes it (such as live-s.step.onnx)",
+                    self.engine().path().display()
+                )));
+            }
+            AnyEngine::Whole(_) => Way::Window { frames: self.frames() },
+            AnyEngine::Step(engine) => Way::Step { look_ahead: self.look_ahead(), state_len: engine.state_len() },
+        };
+        let model = StreamModel { way, channels: self.engine().channels(), normalisation: self.normalisation(), fps };
         StreamCore::new(model, image, options)
     }
 }
 
-/// Runs everything that is due in these streams, many windows in one call of the engine, and hands each answer to `give` with the
-/// index of its stream: poses, oldest first, or what went wrong. Returns the number of windows that ran. All streams must be of
+/// Runs everything that is due in these streams, many inputs in one call of the engine, and hands each answer to `give` with the
+/// index of its stream: poses, oldest first, or what went wrong. Returns the number of windows or steps that ran. All streams must be of
 /// this lifter ([`Lifter::stream_core`]).
 ///
-/// When the engine fails, the windows of that call are dropped and counted, and each of their streams is told.
-pub fn run_due(lifter: &Lifter, streams: &mut [&mut StreamCore], give: &mut dyn FnMut(usize, Result<Vec<StreamPose>, Error>)) -> usize {
+/// When the engine fails, what was in that call is dropped and counted, and each of its streams is told.
+pub fn run_due(lifter: &Lifter, streams: &mut [&mut StreamCore], give: Give<'_>) -> usize {
+    match lifter.engine() {
+        AnyEngine::Whole(_) => [false, true].into_iter().map(|flip| run_windows(lifter, flip, streams, give)).sum(),
+        AnyEngine::Step(engine) => run_steps(engine, streams, give),
+    }
+}
+
+/// What a run gives to each stream, by index.
+type Give<'a> = &'a mut dyn FnMut(usize, Result<Vec<StreamPose>, Error>);
+
+fn run_windows(lifter: &Lifter, flip: bool, streams: &mut [&mut StreamCore], give: Give<'_>) -> usize {
     let mut ran = 0;
-    for flip in [false, true] {
-        loop {
-            let (mut indices, mut inputs) = (Vec::new(), Vec::new());
-            for (index, stream) in streams.iter_mut().enumerate() {
-                if inputs.len() < lifter.windows_per_call(flip)
-                    && stream.options().flip == flip
-                    && let Some(input) = stream.start_run()
-                {
-                    indices.push(index);
-                    inputs.push(input);
-                }
+    loop {
+        let (mut indices, mut inputs) = (Vec::new(), Vec::new());
+        for (index, stream) in streams.iter_mut().enumerate() {
+            if inputs.len() < lifter.windows_per_call(flip)
+                && stream.options().flip == flip
+                && let Some(input) = stream.start_run()
+            {
+                indices.push(index);
+                inputs.push(input);
             }
-            if inputs.is_empty() {
-                break;
+        }
+        if inputs.is_empty() {
+            return ran;
+        }
+        ran += inputs.len();
+        match lifter.run_windows(&inputs, flip) {
+            Ok(outputs) => indices.iter().zip(&outputs).for_each(|(&index, output)| give(index, streams[index].finish_run(output))),
+            Err(error) => abandon(&error, &indices, streams, give),
+        }
+    }
+}
+
+/// Most streams in one step of the engine.
+const STREAMS_PER_STEP: usize = 64;
+
+/// One frame of each stream that has one, again and again until none has.
+fn run_steps(engine: &StepEngine, streams: &mut [&mut StreamCore], give: Give<'_>) -> usize {
+    let mut ran = 0;
+    loop {
+        let (mut indices, mut input) = (Vec::new(), Vec::new());
+        for (index, stream) in streams.iter_mut().enumerate() {
+            if let Some(frame) = stream.start_run() {
+                indices.push(index);
+                input.extend(frame);
             }
-            ran += inputs.len();
-            match lifter.run_windows(&inputs, flip) {
-                Ok(outputs) => indices.iter().zip(&outputs).for_each(|(&index, output)| give(index, streams[index].finish_run(output))),
-                Err(error) => {
-                    let reason = error.to_string();
-                    for &index in &indices {
-                        streams[index].abandon_run();
-                        give(index, Err(Error::Stream(reason.clone())));
-                    }
-                }
+        }
+        if indices.is_empty() {
+            return ran;
+        }
+        ran += indices.len();
+        let per_stream = input.len() / indices.len();
+        for (indices, input) in indices.chunks(engine.max_batch().min(STREAMS_PER_STEP)).zip(input.chunks(engine.max_batch().min(STREAMS_PER_STEP) * per_stream)) {
+            let of_call = streams.iter_mut().enumerate().filter(|(index, _)| indices.binary_search(index).is_ok());
+            let mut states: Vec<&mut [f32]> = of_call.map(|(_, stream)| stream.state_mut()).collect();
+            match engine.step(input, &mut states) {
+                Ok(poses) => indices
+                    .iter()
+                    .zip(poses.chunks_exact(POSE_VALUES))
+                    .for_each(|(&index, pose)| give(index, streams[index].finish_run(pose))),
+                Err(error) => abandon(&error, indices, streams, give),
             }
         }
     }
-    ran
+}
+
+fn abandon(error: &Error, indices: &[usize], streams: &mut [&mut StreamCore], give: Give<'_>) {
+    let reason = error.to_string();
+    for &index in indices {
+        streams[index].abandon_run();
+        give(index, Err(Error::Stream(reason.clone())));
+    }
 }

@@ -23,7 +23,7 @@ pub const FLOAT: i32 = DataType::Float as i32;
 pub const INT64: i32 = DataType::Int64 as i32;
 
 /// A graph in the making.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Graph {
     graph: GraphProto,
     functions: Vec<FunctionProto>,

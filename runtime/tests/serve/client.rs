@@ -194,6 +194,7 @@ pub fn end_record(stream: u32) -> Vec<u8> {
 }
 
 /// A binary pose as docs/server.md has it: stream, time, pose25, camera_mm, world_mm.
+#[derive(Clone)]
 pub struct BinaryPose {
     pub stream: u32,
     pub flags: u8,

@@ -84,7 +84,7 @@ impl Model for Commanded {
 
     fn infer(&self, input: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, Error> {
         self.obey(&[])?;
-        lifter().engine().run(input, shape)
+        lifter().infer(input, shape)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The Open Inference Protocol over gRPC, with messages of the test's own.
 
+use axum::http::uri::PathAndQuery;
 use runtime::serve::{Limits, Model, Settings, Token};
-use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic::{Code, Request, Status, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
 
 use super::client::{lifter, serve, settings};
@@ -117,7 +118,7 @@ fn every_method_answers() {
     assert_eq!((about.inputs[0].shape[2], &about.inputs[0].datatype[..]), (17, "FP32"));
 
     let values: Vec<f32> = (0..2 * 27 * 17 * 3).map(|i| 0.5 * (i as f32 * 0.37).sin()).collect();
-    let expected = lifter().engine().run(&values, [2, 27, 17, 3]).unwrap();
+    let expected = lifter().infer(&values, [2, 27, 17, 3]).unwrap();
     let mut raw = infer(&values, 2);
     raw.inputs[0].contents = None;
     raw.raw = vec![values.iter().flat_map(|value| value.to_le_bytes()).collect()];

@@ -51,7 +51,7 @@ fn infer_gives_what_the_engine_gives() {
     // 25 windows of 27 frames are more than one slice
     for batch in [1, 25] {
         let values = input(batch);
-        let expected = lifter().engine().run(&values, [batch, 27, 17, 3]).unwrap();
+        let expected = lifter().infer(&values, [batch, 27, 17, 3]).unwrap();
         let body = infer_json(batch, &card.input.name, &values).to_string();
         let (status, _, answer) = request(address, "POST", &path, &[("content-type", "application/json")], body.as_bytes());
         let answer: Value = serde_json::from_slice(&answer).unwrap();

@@ -254,7 +254,9 @@ fn who_does_not_read_loses_their_own_oldest_poses_and_then_the_connection() {
     let mut stalled = Client::connect(address);
     let frames = frames_of(Source::H36m17, 400, 30.0, 0.0, 0.0);
     let ids: Vec<String> = (0..32).map(|i| i.to_string()).collect();
-    ids.iter().for_each(|id| drop(stalled.open(id, &StreamSettings { look_ahead: Some(0), ..plain() }, "json")));
+    for id in &ids {
+        stalled.open(id, &StreamSettings { look_ahead: Some(0), ..plain() }, "json");
+    }
     stalled.socket.get_mut().set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     'sending: for (time_s, joints) in &frames {
         for id in &ids {

@@ -1,4 +1,4 @@
-//! `runtime bench`: what a model costs, as raw windows or under live streams.
+//! `runtime bench`: what a model costs, as raw windows, as steps of single frames, or under live streams.
 
 use std::{
     collections::VecDeque,
@@ -9,14 +9,14 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 use pose::{ImageSize, JOINTS, Keypoint, Keypoints17};
-use runtime::{Assumptions, Engine, EngineOptions, Lifter, StreamCore, StreamOptions, run_due};
+use runtime::{AnyEngine, Assumptions, Engine, EngineOptions, Lifter, StepEngine, StreamCore, StreamOptions, run_due};
 use serde_json::json;
 
 use crate::{Report, doctor::proc_kilobytes};
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// The lifter.
+    /// The lifter, or a live lifter's step graph: then a call is one frame of --batch streams.
     model: PathBuf,
     /// Seconds to measure.
     #[arg(long, value_name = "S", default_value_t = 5.0)]
@@ -24,7 +24,7 @@ pub struct BenchArgs {
     /// Seconds to run before that, which do not count.
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     warm_up: f64,
-    /// Windows in one call.
+    /// Windows in one call, or streams in one step of a live model.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "streams")]
     batch: usize,
     /// Frames in a window [default: what the model says].
@@ -36,9 +36,9 @@ pub struct BenchArgs {
     /// Frames a second of each stream [default: the model's rate].
     #[arg(long, value_name = "FPS", requires = "streams")]
     fps: Option<f64>,
-    /// Frames that a stream looks ahead.
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "streams")]
-    look_ahead: usize,
+    /// Frames that a stream looks ahead [default: 4; of a live model its own].
+    #[arg(long, value_name = "N", requires = "streams")]
+    look_ahead: Option<usize>,
     /// Frames between two windows of a stream.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "streams")]
     hop: usize,
@@ -66,15 +66,16 @@ pub fn bench(args: &BenchArgs, options: &EngineOptions) -> anyhow::Result<Report
         }
     }
     let before_mb = memory_mb("VmRSS:");
-    let engine = Engine::open(&args.model, options)?;
+    let engine = AnyEngine::open(&args.model, options)?;
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
     let setting = Setting { before_mb, threads, device: options.device.to_string() };
-    match args.streams {
-        None => windows(args, &engine, &setting),
-        Some(streams) => live(args, streams, engine, &setting),
+    match (args.streams, engine) {
+        (Some(streams), engine) => live(args, streams, engine, &setting),
+        (None, AnyEngine::Whole(engine)) => windows(args, &engine, &setting),
+        (None, AnyEngine::Step(engine)) => steps(args, &engine, &setting),
     }
 }
 
@@ -114,23 +115,61 @@ fn windows(args: &BenchArgs, engine: &Engine, setting: &Setting) -> anyhow::Resu
     let Some(numbers) = numbers else { bail!("expected a batch and frames of 1 or more that fit into memory, found {shape:?}") };
     let input: Vec<f32> = (0..numbers).map(|i| 0.5 * (i as f32 * 0.37).sin()).collect();
 
+    let measured = measure(args, || Ok(engine.run(&input, shape).map(drop)?))?;
+    Ok(report(args, &shape, &measured, setting))
+}
+
+/// Steps of a live model back to back, each stream going on from its own state.
+fn steps(args: &BenchArgs, engine: &StepEngine, setting: &Setting) -> anyhow::Result<Report> {
+    if args.frames.is_some_and(|frames| frames != 1) {
+        bail!("expected no --frames: {} takes one frame at a time", args.model.display());
+    }
+    if !(1..=engine.max_batch()).contains(&args.batch) {
+        bail!("expected --batch to be 1 to {}, found {}", engine.max_batch(), args.batch);
+    }
+    let mut states = vec![vec![0.0f32; engine.state_len()]; args.batch];
+    let mut t = 0u32;
+    let measured = measure(args, || {
+        t += 1;
+        let numbers = args.batch * JOINTS * engine.channels();
+        let input: Vec<f32> = (0..numbers).map(|i| 0.5 * (i as f32 * 0.37 + t as f32 * 0.1).sin()).collect();
+        let mut states: Vec<&mut [f32]> = states.iter_mut().map(Vec::as_mut_slice).collect();
+        Ok(engine.step(&input, &mut states).map(drop)?)
+    })?;
+    Ok(report(args, &[args.batch, 1, JOINTS, engine.channels()], &measured, setting))
+}
+
+/// Calls back to back.
+struct Measured {
+    latencies: Latencies,
+    first_ms: f64,
+    calls: u64,
+    elapsed_s: f64,
+}
+
+fn measure(args: &BenchArgs, mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Measured> {
     let start = Instant::now();
-    engine.run(&input, shape)?;
+    call()?;
     let first_ms = start.elapsed().as_secs_f64() * 1e3;
     let warm_until = Instant::now() + Duration::from_secs_f64(args.warm_up);
     while Instant::now() < warm_until {
-        engine.run(&input, shape)?;
+        call()?;
     }
     let mut latencies = Latencies::default();
     let (start, mut calls) = (Instant::now(), 0u64);
     while start.elapsed().as_secs_f64() < args.seconds {
-        let call = Instant::now();
-        engine.run(&input, shape)?;
-        latencies.add(call.elapsed().as_secs_f64());
+        let one = Instant::now();
+        call()?;
+        latencies.add(one.elapsed().as_secs_f64());
         calls += 1;
     }
-    let elapsed_s = start.elapsed().as_secs_f64();
-    let clips_per_s = calls as f64 * args.batch as f64 / elapsed_s;
+    Ok(Measured { latencies, first_ms, calls, elapsed_s: start.elapsed().as_secs_f64() })
+}
+
+fn report(args: &BenchArgs, shape: &[usize; 4], measured: &Measured, setting: &Setting) -> Report {
+    let Measured { latencies, first_ms, calls, elapsed_s } = measured;
+    let frames = shape[1];
+    let clips_per_s = *calls as f64 * args.batch as f64 / elapsed_s;
     let (memory_text, memory) = setting.memory();
     let ms = latencies.percentiles_ms();
     let text = format!(
@@ -151,7 +190,7 @@ fn windows(args: &BenchArgs, engine: &Engine, setting: &Setting) -> anyhow::Resu
         "p50_ms": ms[0], "p95_ms": ms[1], "p99_ms": ms[2],
         "clips_per_s": clips_per_s, "frames_per_s": clips_per_s * frames as f64, "memory": memory,
     });
-    Ok((text, json.to_string()))
+    (text, json.to_string())
 }
 
 /// One camera: frames are taken at a steady rate and arrive late, in bursts after a stall.
@@ -188,7 +227,7 @@ impl Camera {
 
 /// Streams paced by the clock. A pose's latency counts from the moment when its newest frame arrived, or should have: work that is
 /// late makes the frames behind it late too, and that is counted.
-fn live(args: &BenchArgs, streams: usize, engine: Engine, setting: &Setting) -> anyhow::Result<Report> {
+fn live(args: &BenchArgs, streams: usize, engine: AnyEngine, setting: &Setting) -> anyhow::Result<Report> {
     if !(1..=MOST_STREAMS).contains(&streams) {
         bail!("expected 1 to {MOST_STREAMS} streams, found {streams}");
     }
@@ -203,6 +242,7 @@ fn live(args: &BenchArgs, streams: usize, engine: Engine, setting: &Setting) -> 
     let lifter = Lifter::new(engine, &assumptions)?;
     let options = StreamOptions { look_ahead: args.look_ahead, hop: args.hop, ..Default::default() };
     let first = lifter.stream_core(IMAGE, options)?;
+    let look_ahead = (first.delay_s() * first.model().fps).round() as usize + 1 - args.hop;
     let fps = args.fps.unwrap_or(first.model().fps);
     if !(fps > 0.0 && fps <= 1000.0) {
         bail!("expected --fps above 0, up to 1000, found {fps}");
@@ -283,11 +323,11 @@ fn live(args: &BenchArgs, streams: usize, engine: Engine, setting: &Setting) -> 
         "{} on {}, {} threads: {streams} streams at {fps} frames/s, look-ahead {}, hop {}, jitter {} ms, {} stalls a minute, {seconds:.1} s\n\
          from a frame's arrival to the pose that it completes: p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms; \
          {:.2} % took longer than a frame ({:.1} ms)\n\
-         {:.0} poses/s of {:.0} expected, {dropped} frames dropped; {:.1} windows a batch; busy {:.0} % of the time\n{memory_text}",
+         {:.0} poses/s of {:.0} expected, {dropped} frames dropped; {:.1} runs of the model a batch; busy {:.0} % of the time\n{memory_text}",
         args.model.display(),
         setting.device,
         setting.threads,
-        args.look_ahead,
+        look_ahead,
         args.hop,
         args.jitter,
         args.stalls,
@@ -303,7 +343,7 @@ fn live(args: &BenchArgs, streams: usize, engine: Engine, setting: &Setting) -> 
     );
     let json = json!({
         "model": args.model, "device": setting.device, "threads": setting.threads, "streams": streams, "fps": fps,
-        "look_ahead": args.look_ahead, "hop": args.hop, "jitter_ms": args.jitter, "stalls_per_minute": args.stalls, "seconds": seconds,
+        "look_ahead": look_ahead, "hop": args.hop, "jitter_ms": args.jitter, "stalls_per_minute": args.stalls, "seconds": seconds,
         "p50_ms": ms[0], "p95_ms": ms[1], "p99_ms": ms[2], "late_share": late as f64 / poses as f64,
         "poses": poses, "poses_per_s": poses as f64 / seconds, "expected_poses_per_s": expected / seconds, "dropped": dropped,
         "windows_per_batch": windows as f64 / rounds.max(1) as f64, "busy_share": busy_s / seconds, "memory": memory,

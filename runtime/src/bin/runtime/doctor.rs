@@ -8,14 +8,14 @@ use std::{
 
 use ort::ep::{CUDA, ExecutionProvider as _};
 use pose::JOINTS;
-use runtime::{Device, Engine, EngineOptions};
+use runtime::{Backend, Device, Engine, EngineOptions};
 use serde::Serialize;
 
 /// One thing that was looked for.
 #[derive(Serialize)]
 struct Finding {
     what: &'static str,
-    /// Who needs it: `runtime`, `cuda`, `demo` or `trainer`.
+    /// Who needs it: `runtime`, `--engine ort`, `cuda`, `demo` or `trainer`.
     needed_by: &'static str,
     here: bool,
     /// What was found, or why it cannot be used.
@@ -114,14 +114,15 @@ pub fn proc_kilobytes(table: &str, name: &str) -> Option<u64> {
 }
 
 fn onnxruntime(options: &EngineOptions) -> Finding {
+    let needed_by = if options.backend == Backend::Ort { "runtime" } else { "--engine ort" };
     match runtime::init_onnxruntime(options.onnxruntime.as_deref()) {
         Ok(()) => {
             let path = runtime::loaded_library().unwrap_or_default();
-            Finding::here("ONNX Runtime", "runtime", path.display().to_string())
+            Finding::here("ONNX Runtime", needed_by, path.display().to_string())
         }
         Err(error) => Finding::missing(
             "ONNX Runtime",
-            "runtime",
+            needed_by,
             error.to_string(),
             "scripts/native.sh onnxruntime (in a clone), or: pip install 'onnxruntime>=1.31' and set ORT_DYLIB_PATH to its libonnxruntime file",
         ),
@@ -153,7 +154,7 @@ fn model_runs(model: Option<&Path>, root: Option<&Path>, options: &EngineOptions
     let Some(path) = model.map(Path::to_owned).or_else(|| shipped_model(root?)) else {
         return Finding::missing(WHAT, "runtime", "none was named, and no models/*.onnx is near", "runtime doctor MODEL.onnx");
     };
-    if !library_here {
+    if !library_here && options.backend == Backend::Ort {
         return Finding::missing(WHAT, "runtime", format!("{} could not be tried without ONNX Runtime", path.display()), "mend that first");
     }
     match try_model(&path, options) {

@@ -1,8 +1,10 @@
-//! `runtime lift --stream`: lines of JSON in, lines of JSON out, for as many streams as the lines name.
+//! `runtime lift --stream`: lines of JSON in, lines of JSON out, for as many streams as the lines name. Lines come from standard input
+//! or as datagrams; poses may go to avatars too ([`Vmc`]).
 
 use std::{
     collections::HashMap,
     io::{BufRead, ErrorKind, Write},
+    net::UdpSocket,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,6 +13,8 @@ use formats::keypoints::{LineEvent, StreamId, parse_line};
 use pose::{ImageSize, joint_map::Source};
 use runtime::{LiftStream, Lifter, StreamOptions, StreamPose};
 use serde::Serialize;
+
+use crate::vmc::Vmc;
 
 /// Longest line that is read, in bytes: 133 joints with all their digits fit ten times.
 const LONGEST_LINE: usize = 1 << 16;
@@ -61,24 +65,69 @@ struct Open {
 ///
 /// # Errors
 /// Only those of reading and writing themselves: a line that is no good is answered by one that says so, and the next is read.
-pub fn lift(input: impl BufRead, output: impl Write, settings: &Settings) -> std::io::Result<Summary> {
-    let mut session = Session { settings, output, open: HashMap::new(), summary: Summary::default() };
-    match session.run(input) {
-        // a reader that has had enough is no error
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(session.summary),
-        Err(error) => Err(error),
-        Ok(()) => Ok(session.summary),
-    }
+pub fn lift(input: impl BufRead, output: impl Write, settings: &Settings, vmc: Option<Vmc>) -> std::io::Result<Summary> {
+    let mut session = Session::new(output, settings, vmc);
+    let result = session.run(input);
+    session.summary(result)
+}
+
+/// The same of datagrams, each a line of at most [`LONGEST_LINE`] bytes; without end, save that of who reads the output. What comes faster
+/// than it is lifted waits in the system's buffer for the socket, and is lost beyond that.
+///
+/// # Errors
+/// Only those of the socket and of writing.
+pub fn lift_datagrams(socket: &UdpSocket, output: impl Write, settings: &Settings, vmc: Option<Vmc>) -> std::io::Result<Summary> {
+    let mut session = Session::new(output, settings, vmc);
+    let result = session.run_datagrams(socket);
+    session.summary(result)
 }
 
 struct Session<'a, W> {
     settings: &'a Settings,
     output: W,
+    vmc: Option<Vmc>,
+    /// Whose poses go to `vmc`, which knows one person: the first who has any, until that stream is closed.
+    shown: Option<Option<StreamId>>,
     open: HashMap<Option<StreamId>, Open>,
     summary: Summary,
 }
 
-impl<W: Write> Session<'_, W> {
+impl<'a, W: Write> Session<'a, W> {
+    fn new(output: W, settings: &'a Settings, vmc: Option<Vmc>) -> Self {
+        Self { settings, output, vmc, shown: None, open: HashMap::new(), summary: Summary::default() }
+    }
+
+    fn summary(self, result: std::io::Result<()>) -> std::io::Result<Summary> {
+        match result {
+            // a reader that has had enough is no error
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(self.summary),
+            result => result.map(|()| self.summary),
+        }
+    }
+
+    fn run_datagrams(&mut self, socket: &UdpSocket) -> std::io::Result<()> {
+        let mut datagram = vec![0; LONGEST_LINE + 1];
+        loop {
+            let length = match socket.recv(&mut datagram) {
+                Ok(length) => length,
+                // what the system says of datagrams that nobody took; none of ours
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => continue,
+                Err(error) => return Err(error),
+            };
+            self.summary.lines += 1;
+            match &datagram[..length] {
+                line if line.len() > LONGEST_LINE => self.refuse_too_long()?,
+                line if line.trim_ascii().is_empty() => {}
+                line => self.take(line)?,
+            }
+            self.output.flush()?;
+        }
+    }
+
+    fn refuse_too_long(&mut self) -> std::io::Result<()> {
+        self.refuse(None, &format!("expected a line of at most {LONGEST_LINE} bytes, found a longer one"))
+    }
+
     fn run(&mut self, mut input: impl BufRead) -> std::io::Result<()> {
         let mut line = Vec::new();
         loop {
@@ -92,7 +141,7 @@ impl<W: Write> Session<'_, W> {
                 }
                 Line::TooLong => {
                     self.summary.lines += 1;
-                    self.refuse(None, &format!("expected a line of at most {LONGEST_LINE} bytes, found a longer one"))?;
+                    self.refuse_too_long()?;
                 }
             }
             self.output.flush()?;
@@ -150,15 +199,22 @@ impl<W: Write> Session<'_, W> {
     fn close(&mut self, id: &Option<StreamId>) -> std::io::Result<()> {
         let Some(mut open) = self.open.remove(id) else { return Ok(()) };
         match open.stream.finish() {
-            Ok(poses) => self.give(id.as_ref(), &poses),
-            Err(error) => self.refuse(id.as_ref(), &error.to_string()),
+            Ok(poses) => self.give(id.as_ref(), &poses)?,
+            Err(error) => self.refuse(id.as_ref(), &error.to_string())?,
         }
+        self.shown.take_if(|shown| shown == id);
+        Ok(())
     }
 
     fn give(&mut self, id: Option<&StreamId>, poses: &[StreamPose]) -> std::io::Result<()> {
         for pose in poses {
             self.summary.poses += 1;
             write_line(&mut self.output, &PoseLine { id, pose })?;
+            if let Some(vmc) = &mut self.vmc
+                && self.shown.get_or_insert_with(|| id.cloned()).as_ref() == id
+            {
+                vmc.send(pose);
+            }
         }
         Ok(())
     }

@@ -3,8 +3,12 @@
 mod bench;
 mod doctor;
 mod lines;
+#[cfg(feature = "serve")]
+mod serve;
+mod vmc;
 
 use std::{
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::ExitCode,
     str::FromStr,
@@ -16,8 +20,8 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use formats::{Data, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
-use pose::{ImageSize, camera::Intrinsics, filter::OneEuro, joint_map::Source, normalise::Normalisation, world::Scale};
-use runtime::{Assumptions, Device, Engine, EngineOptions, LiftOptions, Lifter, StreamOptions};
+use pose::{ImageSize, camera::Intrinsics, joint_map::Source, normalise::Normalisation, world::Scale};
+use runtime::{AnyEngine, Assumptions, Backend, Device, Engine, EngineOptions, LiftOptions, Lifter, OneEuroSettings, StreamSettings};
 use serde_json::json;
 
 /// Lifts 2D human keypoints to 3D poses with an ONNX model.
@@ -35,6 +39,9 @@ struct Cli {
 
 #[derive(Args)]
 struct EngineArgs {
+    /// What runs the model: ort (ONNX Runtime) or tract (pure Rust, needs no library).
+    #[arg(long, global = true, default_value = "ort", value_name = "ort|tract")]
+    engine: Backend,
     /// Where the model runs: cpu, cuda or cuda:N.
     #[arg(long, global = true, default_value = "cpu")]
     device: Device,
@@ -65,6 +72,10 @@ enum Command {
     /// Lifts the 2D keypoints of a clip, or of live streams (--stream).
     #[command(after_long_help = STREAM_HELP)]
     Lift(Box<LiftArgs>),
+    /// Serves a model to clients on the network: live streams over WebSocket, the Open Inference Protocol over HTTP and gRPC, metrics.
+    #[cfg(feature = "serve")]
+    #[command(after_help = serve::HELP)]
+    Serve(Box<serve::ServeArgs>),
     /// Says what a model is and expects.
     Info {
         /// The lifter.
@@ -95,6 +106,9 @@ Out, a pose for each frame, in order: time_s (that of the frame), delay_s (how m
 person was not seen), restarted (the first pose of a person), confidence (17), pose25 (17 x 3, normalised), transform (centre_px, \
 half_size_px), root_px, camera_mm (17 x 3: x right, y down, z away), root_depth_mm, world_mm (17 x 3: z up, floor at 0), world_from_camera, \
 scale_source, height_m; and the id. Joints are those of Human3.6M.
+
+With --udp, each datagram is such a line. With --vmc, every pose goes out by the VMC protocol (OSC) too: /VMC/Ext/OK, T, Root/Pos and a \
+Bone/Pos for each bone, Unity's axes and names.
 
 A line that is no good is answered by {\"error\": \"one sentence\", \"line\": its number, from 1}, and the stream goes on.";
 
@@ -133,6 +147,12 @@ struct StreamArgs {
     /// Read frames from standard input as lines of JSON and write a line for each pose to standard output, see the end of --help.
     #[arg(long)]
     stream: bool,
+    /// Read frames from datagrams at this address instead, a line in each.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "stream")]
+    udp: Option<SocketAddr>,
+    /// Send poses to the avatar or game engine at this address too, by the VMC protocol; of several streams, the first.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "stream")]
+    vmc: Option<SocketAddr>,
     /// Size of the picture that the keypoints come from, in pixels: needed for a stream.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = image_size)]
     image_size: Option<ImageSize>,
@@ -153,7 +173,7 @@ struct StreamArgs {
     blend: Option<f64>,
     /// Take jitter out with a One-Euro filter; or with these cutoff at rest (Hz) and beta (Hz s/mm) [default: 1,0.01].
     #[arg(long, value_name = "HZ,BETA", num_args = 0..=1, default_missing_value = "1,0.01", value_parser = one_euro)]
-    one_euro: Option<OneEuro>,
+    one_euro: Option<OneEuroSettings>,
     /// Give each bone one length.
     #[arg(long)]
     constant_bones: bool,
@@ -172,10 +192,10 @@ fn image_size(text: &str) -> Result<ImageSize, String> {
 }
 
 /// `HZ,BETA`.
-fn one_euro(text: &str) -> Result<OneEuro, String> {
+fn one_euro(text: &str) -> Result<OneEuroSettings, String> {
     let number = |text: &str| f64::from_str(text.trim()).ok();
     match text.split_once(',').and_then(|(hz, beta)| Some((number(hz)?, number(beta)?))) {
-        Some((min_cutoff_hz, beta)) => Ok(OneEuro { min_cutoff_hz, beta, ..OneEuro::default() }),
+        Some((min_cutoff_hz, beta)) => Ok(OneEuroSettings { min_cutoff_hz, beta }),
         None => Err(format!("expected a cutoff in Hz and a beta, such as 1,0.01, found \"{text}\"")),
     }
 }
@@ -193,6 +213,12 @@ struct AssumptionArgs {
     /// Frames a second that it was trained at [default: any].
     #[arg(long, value_name = "FPS")]
     fps: Option<f32>,
+}
+
+impl AssumptionArgs {
+    fn assumptions(&self) -> Assumptions {
+        Assumptions { normalisation: self.normalisation, frames: self.frames, fps: self.fps }
+    }
 }
 
 fn main() -> ExitCode {
@@ -218,6 +244,7 @@ fn sentence(error: &anyhow::Error) -> String {
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let options = EngineOptions {
+        backend: cli.engine.engine,
         device: cli.engine.device,
         threads: cli.engine.threads,
         custom_op: !cli.engine.no_custom_op,
@@ -234,6 +261,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             return lift_lines(args, &options).map(|()| ExitCode::SUCCESS);
         }
         Command::Lift(args) => lift(args, &options)?,
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => return serve::serve(args, &options, cli.json).map(|()| ExitCode::SUCCESS),
         Command::Info { model } => info(model, &options)?,
         Command::Bench(args) => bench::bench(args, &options)?,
         Command::Doctor { .. } => return Ok(ExitCode::SUCCESS), // answered above
@@ -289,26 +318,35 @@ fn lift_lines(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<()> {
     if stream.max_streams == 0 {
         bail!("expected --max-streams to be at least 1, found 0");
     }
-    let defaults = StreamOptions::default();
-    let streaming = StreamOptions {
-        look_ahead: stream.look_ahead.unwrap_or(defaults.look_ahead),
-        hop: stream.hop.unwrap_or(defaults.hop),
-        hold_s: stream.hold.unwrap_or(defaults.hold_s),
-        blend_s: stream.blend.unwrap_or(defaults.blend_s),
+    let streaming = StreamSettings {
+        image,
+        skeleton: stream.skeleton,
+        look_ahead: stream.look_ahead,
+        hop: stream.hop,
+        hold_s: stream.hold,
+        blend_s: stream.blend,
         flip: args.flip,
-        scale: args.height.map_or(Scale::DefaultHeight, |height_m| Scale::Height { height_m }),
-        intrinsics: args.fov.map(|fov| Intrinsics::from_horizontal_fov_deg(image, fov)).transpose()?,
-        world_from_camera: None,
+        height_m: args.height,
+        fov_deg: args.fov,
         one_euro: stream.one_euro,
         constant_bones: stream.constant_bones,
     };
-    let AssumptionArgs { normalisation, frames, fps } = args.assumptions;
-    let lifter = Arc::new(Lifter::new(Engine::open(&args.model, options)?, &Assumptions { normalisation, frames, fps })?);
+    let streaming = streaming.options()?;
+    let lifter = Arc::new(Lifter::new(AnyEngine::open(&args.model, options)?, &args.assumptions.assumptions())?);
     // said now, not with the first line
     lifter.stream_core(image, streaming.clone())?;
     let settings = lines::Settings { lifter, image, source: stream.skeleton, options: streaming, max_streams: stream.max_streams };
+    let vmc = stream.vmc.map(vmc::Vmc::new).transpose()?;
     let output = std::io::BufWriter::new(std::io::stdout().lock());
-    let summary = lines::lift(std::io::stdin().lock(), output, &settings).context("a stream cannot be read or written")?;
+    let summary = match stream.udp {
+        None => lines::lift(std::io::stdin().lock(), output, &settings, vmc),
+        Some(address) => {
+            let socket = UdpSocket::bind(address).with_context(|| format!("cannot listen for datagrams at {address}"))?;
+            tracing::info!("frames are taken as datagrams at {}", socket.local_addr()?);
+            lines::lift_datagrams(&socket, output, &settings, vmc)
+        }
+    };
+    let summary = summary.context("a stream cannot be read or written")?;
     tracing::info!("{} lines, {} poses, {} refused", summary.lines, summary.poses, summary.refused);
     Ok(())
 }
@@ -325,8 +363,7 @@ fn lift(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<Report> {
     let clip = formats::keypoints::read(keypoints)?;
     let intrinsics = args.fov.map(|fov| Intrinsics::from_horizontal_fov_deg(clip.image, fov)).transpose()?;
     let scale = args.height.map_or(Scale::DefaultHeight, |height_m| Scale::Height { height_m });
-    let AssumptionArgs { normalisation, frames, fps } = args.assumptions;
-    let lifter = Lifter::new(Engine::open(&args.model, options)?, &Assumptions { normalisation, frames, fps })?;
+    let lifter = Lifter::new(AnyEngine::open(&args.model, options)?, &args.assumptions.assumptions())?;
 
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("lifting {wide_bar} {pos}/{len} windows, {eta} left")?);
@@ -365,19 +402,24 @@ fn lift(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<Report> {
 }
 
 fn info(model: &Path, options: &EngineOptions) -> anyhow::Result<Report> {
-    let engine = Engine::open(model, options)?;
-    let mut lines = vec![
-        format!("file           {}", model.display()),
-        format!("input          {}", engine.input()),
-        format!("output         {}", engine.output()),
-    ];
+    let engine = AnyEngine::open(model, options)?;
+    let mut lines = vec![format!("file           {}", model.display())];
+    lines.extend(engine.inputs().iter().map(|port| format!("input          {port}")));
+    lines.extend(engine.outputs().iter().map(|port| format!("output         {port}")));
     match engine.metadata() {
         None => lines.push("metadata       none: by default windows are normalised by the frame and clips not resampled".into()),
         Some(m) => lines.extend([
             format!("name           {}", m.name),
             format!("architecture   {} ({} parameters)", m.architecture, m.parameters),
             format!("skeleton       {}", m.skeleton),
-            format!("window         {} frames{}", m.frames, if m.frames_dynamic { " (any number runs)" } else { "" }),
+            match (m.is_step(), m.frames_dynamic) {
+                (true, _) => "window         one frame at a time, with states".to_owned(),
+                (false, dynamic) => format!("window         {} frames{}", m.frames, if dynamic { " (any number runs)" } else { "" }),
+            },
+            match m.causal {
+                true => format!("look-ahead     {} frames ({:.0} ms): the model is causal", m.look_ahead, 1e3 * m.look_ahead as f32 / m.fps),
+                false => "look-ahead     a whole window: the model is not causal".to_owned(),
+            },
             format!("trained at     {} frames/s", m.fps),
             format!("normalisation  {}", m.normalisation),
             format!("top-k graph    {}", if m.has_top_k_graph { "yes: engines may differ where frames are alike" } else { "no" }),
@@ -387,9 +429,12 @@ fn info(model: &Path, options: &EngineOptions) -> anyhow::Result<Report> {
     }
     let json = json!({
         "file": model,
-        "input": engine.input(),
-        "output": engine.output(),
+        "input": engine.inputs()[0],
+        "output": engine.outputs()[0],
+        "inputs": engine.inputs(),
+        "outputs": engine.outputs(),
         "metadata": engine.metadata(),
+        "engine": engine.backend().to_string(),
         "onnxruntime": runtime::loaded_library(),
     });
     Ok((lines.join("\n"), json.to_string()))

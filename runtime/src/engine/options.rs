@@ -1,0 +1,108 @@
+//! How to open a model: engine, device, threads.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+/// The library that runs a graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// ONNX Runtime, a shared library that is loaded at run time: the fastest, on processors and on GPUs.
+    #[default]
+    Ort,
+    /// tract, in pure Rust and part of this program (cargo feature `tract`): needs no library, runs on the processor.
+    Tract,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ort => "ort",
+            Self::Tract => "tract",
+        })
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    /// `ort` or `tract`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "ort" => Ok(Self::Ort),
+            "tract" => Ok(Self::Tract),
+            _ => Err(format!("expected ort or tract, found \"{text}\"")),
+        }
+    }
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A CUDA GPU; needs the GPU build of ONNX Runtime and the CUDA 13 libraries.
+    Cuda {
+        /// Which GPU, from 0.
+        index: i32,
+    },
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda { index } => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    /// `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda { index: 0 }),
+            Some(("cuda", index)) => match index.parse() {
+                Ok(index) if index >= 0 => Ok(Self::Cuda { index }),
+                _ => Err(format!("expected the number of a GPU after \"cuda:\", found \"{index}\"")),
+            },
+            _ => Err(format!("expected cpu, cuda or cuda:N, found \"{text}\"")),
+        }
+    }
+}
+
+/// How to open a model.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The library that runs it.
+    pub backend: Backend,
+    /// Where it runs. A device that cannot be used is an error, never a silent fallback.
+    pub device: Device,
+    /// Threads within one operation, up to 1024; 0 takes as many as this process has processors.
+    pub threads: usize,
+    /// Whether the selective scan runs as our operator (fast) or as the function of standard ONNX operators that the file
+    /// carries (slow: for checking a file, or the operator). tract knows no functions.
+    pub custom_op: bool,
+    /// The ONNX Runtime library; `None` searches as [`init_onnxruntime`](crate::init_onnxruntime) says.
+    pub onnxruntime: Option<PathBuf>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { backend: Backend::Ort, device: Device::Cpu, threads: 0, custom_op: true, onnxruntime: None }
+    }
+}
+
+impl EngineOptions {
+    /// The number of threads to ask for: ONNX Runtime's own default would also pin them to processors.
+    pub(super) fn thread_count(&self) -> usize {
+        /// More threads than this help nobody, and might not start at all.
+        const MAX_THREADS: usize = 1024;
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n.min(MAX_THREADS),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Graphs in ONNX Runtime.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use ort::{
+    ep,
+    session::{Session, SessionInputValue, builder::SessionBuilder},
+    value::{Outlet, TensorElementType, TensorRef, ValueType},
+};
+
+use super::{
+    Device, EngineOptions, Port,
+    graph::{Graph, SCAN_OPERATOR, Take, View},
+};
+use crate::{Error, error::one_line, onnxruntime};
+
+/// A session. Calls are done one after the other: ONNX Runtime itself spreads one call over its threads, and `ort` wants
+/// exclusive access for a run.
+#[derive(Debug)]
+pub(super) struct OrtGraph {
+    path: PathBuf,
+    session: Mutex<Session>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+impl OrtGraph {
+    pub fn open(path: &Path, options: &EngineOptions) -> Result<Self, Error> {
+        let environment = onnxruntime::environment(options.onnxruntime.as_deref())?;
+        let mut builder = Session::builder(&environment)
+            .and_then(|builder| Ok(builder.with_intra_threads(options.thread_count())?))
+            .map_err(|error| Error::Run { path: path.to_owned(), reason: one_line(error.message()) })?;
+        if options.custom_op {
+            builder = poselift_scan_ort::operator_domain()
+                .and_then(|domain| Ok(builder.with_operators(domain)?))
+                .map_err(|error| Error::Run { path: path.to_owned(), reason: one_line(error.message()) })?;
+        }
+        builder = on_device(builder, options.device)?;
+        let mut commit = || builder.commit_from_file(path);
+        let session = if options.custom_op { poselift_scan_ort::commit_with_operators(commit) } else { commit() };
+        let session = session.map_err(|error| open_error(path, options, error.message()))?;
+        let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect();
+        Ok(Self {
+            path: path.to_owned(),
+            inputs: ports(session.inputs()),
+            outputs: ports(session.outputs()),
+            session: Mutex::new(session),
+        })
+    }
+
+    fn failed(&self, error: &ort::Error) -> Error {
+        tracing::debug!("{}", error.message());
+        Error::Run { path: self.path.clone(), reason: one_line(error.message()) }
+    }
+}
+
+impl Graph for OrtGraph {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn property(&self, name: &str) -> Result<Option<String>, String> {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let properties = session.metadata().map_err(|error| one_line(error.message()))?;
+        Ok(properties.custom(name))
+    }
+
+    fn prepare(&self, _: &[&[usize]]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &[View<'_>], take: Take<'_>) -> Result<(), Error> {
+        let failed = |error: ort::Error| self.failed(&error);
+        let inputs = inputs.iter().map(tensor).collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+        // A panic of another caller leaves no half-done state in the session.
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let outputs = session.run(inputs.as_slice()).map_err(failed)?;
+        let extract = |i: usize| outputs[i].try_extract_tensor::<f32>();
+        let extracted = (0..outputs.len()).map(extract).collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+        // sizes of a tensor that exists are never negative
+        let size = |&n: &i64| usize::try_from(n).unwrap_or(0);
+        let shapes: Vec<Vec<usize>> = extracted.iter().map(|(shape, _)| shape.iter().map(size).collect()).collect();
+        let views: Vec<View<'_>> = extracted.iter().zip(&shapes).map(|((_, values), shape)| View { shape, values }).collect();
+        take(&views)
+    }
+}
+
+/// The caller's values as they lie, not a copy.
+fn tensor<'a>(input: &View<'a>) -> ort::Result<SessionInputValue<'a>> {
+    Ok(TensorRef::from_array_view((input.shape, input.values))?.into())
+}
+
+fn on_device(builder: SessionBuilder, device: Device) -> Result<SessionBuilder, Error> {
+    match device {
+        Device::Cpu => Ok(builder),
+        Device::Cuda { index } => {
+            // Without `error_on_failure` a provider that cannot start leaves the model on the CPU, silently.
+            let provider = ep::CUDA::default().with_device_id(index).build().error_on_failure();
+            builder.with_execution_providers([provider]).map_err(|error| Error::Device {
+                device,
+                reason: format!(
+                    "ONNX Runtime cannot start it ({}): take the library of onnxruntime-gpu, put the CUDA 13 libraries on \
+                     LD_LIBRARY_PATH, or choose the device cpu",
+                    one_line(error.message())
+                ),
+            })
+        }
+    }
+}
+
+/// Says what is wrong with a file that ONNX Runtime refused.
+fn open_error(path: &Path, options: &EngineOptions, message: &str) -> Error {
+    tracing::debug!("{message}");
+    if message.contains(SCAN_OPERATOR) && !options.custom_op {
+        return Error::NotOnnx {
+            path: path.to_owned(),
+            reason: format!("it carries no function for its operator {SCAN_OPERATOR}, so it runs only with ours"),
+        };
+    }
+    let reason = if message.contains("Protobuf parsing failed") || message.contains("ModelProto does not have a graph") {
+        "it is not an ONNX file, or a damaged one (expected a model written by `export onnx`)".to_owned()
+    } else {
+        one_line(message)
+    };
+    match options.device {
+        // The provider's libraries load with the session: a failure may be the device's, and says so.
+        device @ Device::Cuda { .. } if message.contains("CUDA") => Error::Device { device, reason: one_line(message) },
+        _ => Error::NotOnnx { path: path.to_owned(), reason },
+    }
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let (element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } => (
+            if *ty == TensorElementType::Float32 { "f32".to_owned() } else { ty.to_string() },
+            shape.iter().map(|&n| usize::try_from(n).ok()).collect(),
+        ),
+        other => (other.to_string(), Vec::new()),
+    };
+    Port { name: outlet.name().to_owned(), element, shape }
+}

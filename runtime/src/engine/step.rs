@@ -1,0 +1,347 @@
+//! A live lifter that takes one frame of each of several streams, with all that it remembers of them outside of it.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use pose::{JOINTS, metadata::ModelMetadata};
+
+use super::{
+    Backend, Device, EngineOptions, Port,
+    graph::{self, Graph, View, list},
+};
+use crate::Error;
+
+/// Before a state's name where it is an output.
+const NEXT: &str = "next_";
+/// Numbers of one pose.
+const POSE: usize = JOINTS * 3;
+/// States that a graph may have: two for each layer.
+const MOST_STATES: usize = 4096;
+/// Numbers of state in one call, 1 GiB: bounds the memory of a call, and of the buffers that are kept.
+const MOST_NUMBERS: usize = 1 << 28;
+
+/// A step graph, open in one of the libraries that run it: a live lifter as `export onnx --step` writes it.
+///
+/// Its inputs are the keypoints (B, 1, 17, C) and any number of states X (B, ..); its outputs are the poses (B, 1, 17, 3) and
+/// for each state the one after the frame, `next_X`, of the same shape. B is the number of streams, free or fixed. A state is
+/// zero before a stream's first frame; whose it is only the caller knows, so that streams may join and leave between calls.
+///
+/// ```no_run
+/// use runtime::{EngineOptions, StepEngine};
+///
+/// let engine = StepEngine::open("live-xs.step.onnx", &EngineOptions::default())?;
+/// let (mut anna, mut ben) = (vec![0.0; engine.state_len()], vec![0.0; engine.state_len()]);
+/// let keypoints = vec![0.0; 2 * 17 * engine.channels()]; // Anna's frame, then Ben's
+/// let poses = engine.step(&keypoints, &mut [&mut anna, &mut ben])?;
+/// assert_eq!(poses.len(), 2 * 17 * 3);
+/// # Ok::<(), runtime::Error>(())
+/// ```
+///
+/// An engine may be shared between threads; calls are done one after the other.
+#[derive(Debug)]
+pub struct StepEngine {
+    path: PathBuf,
+    backend: Backend,
+    device: Device,
+    graph: Box<dyn Graph>,
+    metadata: Option<ModelMetadata>,
+    ports: StepPorts,
+    /// Gathered inputs, kept from call to call.
+    gathered: Mutex<Gathered>,
+}
+
+/// Which inputs and outputs of the graph are what.
+#[derive(Debug)]
+struct StepPorts {
+    /// Streams per call, where the file fixes it.
+    batch: Option<usize>,
+    channels: usize,
+    poses_output: usize,
+    states: Vec<StatePort>,
+    /// Numbers of one stream's state.
+    state_len: usize,
+}
+
+#[derive(Debug)]
+struct StatePort {
+    input: usize,
+    output: usize,
+    /// Without the batch.
+    shape: Vec<usize>,
+    /// Where it lies in a stream's state.
+    range: Range<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    keypoints: Vec<f32>,
+    /// One after the other, each (B, ..).
+    states: Vec<f32>,
+}
+
+impl StepEngine {
+    /// Opens one self-contained ONNX file and checks that it is a step graph.
+    ///
+    /// # Errors
+    /// As [`Engine::open`](super::Engine::open); any graph whose states do not come out as they go in.
+    pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
+        let path = path.as_ref();
+        Self::new(path, graph::open(path, options)?, options)
+    }
+
+    pub(super) fn new(path: &Path, graph: Box<dyn Graph>, options: &EngineOptions) -> Result<Self, Error> {
+        let ports = step_ports(graph.inputs(), graph.outputs())
+            .map_err(|(expected, found)| Error::NotAStep { path: path.to_owned(), expected, found })?;
+        let metadata = graph::read_metadata(path, &*graph)?;
+        let engine = Self {
+            path: path.to_owned(),
+            backend: options.backend,
+            device: options.device,
+            graph,
+            metadata,
+            ports,
+            gathered: Mutex::default(),
+        };
+        engine.check_metadata()?;
+        let shapes = engine.input_shapes(engine.rows(1));
+        engine.graph.prepare(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        Ok(engine)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The library that runs it.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What the file says about itself; `None` for files that this project did not write.
+    pub fn metadata(&self) -> Option<&ModelMetadata> {
+        self.metadata.as_ref()
+    }
+
+    /// All inputs of the graph.
+    pub fn inputs(&self) -> &[Port] {
+        self.graph.inputs()
+    }
+
+    /// All outputs of the graph.
+    pub fn outputs(&self) -> &[Port] {
+        self.graph.outputs()
+    }
+
+    /// Numbers per joint in the input: 2 (x, y) or 3 (x, y, confidence).
+    pub fn channels(&self) -> usize {
+        self.ports.channels
+    }
+
+    /// Numbers that one stream's state takes: all states, in the order of the graph. Zeros before the first frame.
+    pub fn state_len(&self) -> usize {
+        self.ports.state_len
+    }
+
+    /// Streams that one call takes at most.
+    pub fn max_batch(&self) -> usize {
+        self.ports.batch.unwrap_or_else(|| (MOST_NUMBERS / self.ports.state_len.max(1)).max(1))
+    }
+
+    /// One frame of B streams, 1 to [`max_batch`](Self::max_batch): `input` is (B, 17, C) row-major in the model's normalised
+    /// units, `states` one slice of [`state_len`](Self::state_len) numbers per stream, updated in place; the result is
+    /// (B, 17, 3). Streams do not touch each other: what comes out for one does not depend on who else is in the batch, save
+    /// for the last bits.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, numbers in `input` that are not finite, a failure of the engine. No state has changed then.
+    pub fn step(&self, input: &[f32], states: &mut [&mut [f32]]) -> Result<Vec<f32>, Error> {
+        self.check_step(input, states)?;
+        let batch = states.len();
+        let rows = self.rows(batch);
+        let shapes = self.input_shapes(rows);
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gather(input, states, rows, &mut gathered);
+        let Gathered { keypoints, states: gathered_states } = &*gathered;
+        let mut views: Vec<View<'_>> = shapes.iter().map(|shape| View { shape, values: keypoints }).collect();
+        for state in &self.ports.states {
+            views[state.input].values = &gathered_states[state.range.start * rows..state.range.end * rows];
+        }
+        let mut poses = Vec::new();
+        self.graph.run(&views, &mut |outputs| {
+            self.check_outputs(outputs, rows)?;
+            self.scatter(outputs, states);
+            poses = outputs[self.ports.poses_output].values[..batch * POSE].to_vec();
+            Ok(())
+        })?;
+        Ok(poses)
+    }
+
+    /// Rows that run for so many streams: as many, or more in a file of a fixed batch or where there are plans for some batches alone.
+    /// Then the last rows are nobody's.
+    fn rows(&self, batch: usize) -> usize {
+        self.ports.batch.unwrap_or_else(|| self.graph.padded_batch(batch))
+    }
+
+    /// Shapes of all inputs for so many streams, in the order of the graph: what is no state is the keypoints.
+    fn input_shapes(&self, rows: usize) -> Vec<Vec<usize>> {
+        let mut shapes = vec![vec![rows, 1, JOINTS, self.ports.channels]; 1 + self.ports.states.len()];
+        for state in &self.ports.states {
+            shapes[state.input] = [&[rows], state.shape.as_slice()].concat();
+        }
+        shapes
+    }
+
+    /// Stream by stream to input by input; rows that no stream fills are zero.
+    fn gather(&self, input: &[f32], states: &[&mut [f32]], rows: usize, gathered: &mut Gathered) {
+        let Gathered { keypoints, states: by_input } = gathered;
+        keypoints.clear();
+        keypoints.extend_from_slice(input);
+        keypoints.resize(rows * JOINTS * self.ports.channels, 0.0);
+        by_input.clear();
+        by_input.reserve(rows * self.ports.state_len);
+        for state in &self.ports.states {
+            for stream in states {
+                by_input.extend_from_slice(&stream[state.range.clone()]);
+            }
+            by_input.resize(state.range.end * rows, 0.0);
+        }
+    }
+
+    /// Output by output to stream by stream.
+    fn scatter(&self, outputs: &[View<'_>], states: &mut [&mut [f32]]) {
+        for state in &self.ports.states {
+            let rows = outputs[state.output].values.chunks_exact(state.range.len());
+            for (stream, row) in states.iter_mut().zip(rows) {
+                stream[state.range.clone()].copy_from_slice(row);
+            }
+        }
+    }
+
+    fn check_step(&self, input: &[f32], states: &[&mut [f32]]) -> Result<(), Error> {
+        let batch = states.len();
+        let mismatch = |expected: String, found: String| Err(Error::Shape { expected, found });
+        if batch == 0 || batch > self.max_batch() {
+            return mismatch(format!("(streams, {JOINTS}, {}) of 1 to {} streams", self.ports.channels, self.max_batch()), format!("{batch} streams"));
+        }
+        let numbers = batch * JOINTS * self.ports.channels;
+        if input.len() != numbers {
+            return mismatch(format!("({batch}, {JOINTS}, {}) = {numbers} numbers", self.ports.channels), format!("{} numbers", input.len()));
+        }
+        if let Some(state) = states.iter().find(|state| state.len() != self.ports.state_len) {
+            return mismatch(format!("{} numbers of state for each stream", self.ports.state_len), format!("{} numbers", state.len()));
+        }
+        match input.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let joint = at / self.ports.channels;
+                Err(Error::NotFinite { value: input[at], item: joint / JOINTS, frame: 0, joint: joint % JOINTS })
+            }
+        }
+    }
+
+    /// Every output has the shape that it must have: before any state is written.
+    fn check_outputs(&self, outputs: &[View<'_>], rows: usize) -> Result<(), Error> {
+        let poses = (self.ports.poses_output, vec![rows, 1, JOINTS, 3]);
+        let states = self.ports.states.iter().map(|state| (state.output, [&[rows], state.shape.as_slice()].concat()));
+        for (output, expected) in std::iter::once(poses).chain(states) {
+            let found = outputs.get(output).map(|view| view.shape);
+            if found != Some(&expected) {
+                return Err(Error::NotAStep {
+                    path: self.path.clone(),
+                    expected: format!("the output {} of shape {expected:?}", self.graph.outputs()[output].name),
+                    found: format!("{:?}", found.unwrap_or_default()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The metadata describes this graph, and in a way that this version understands.
+    fn check_metadata(&self) -> Result<(), Error> {
+        let Some(metadata) = &self.metadata else { return Ok(()) };
+        let unusable = |reason: String| Err(Error::Metadata { path: self.path.clone(), reason });
+        metadata.validate().or_else(|error| unusable(error.to_string()))?;
+        match metadata.dim_in == self.ports.channels {
+            true => Ok(()),
+            false => unusable(format!("it says {} numbers per joint, but the graph takes {}", metadata.dim_in, self.ports.channels)),
+        }
+    }
+}
+
+/// What a step graph has, as two halves of a sentence when it is none: what was expected and what was found.
+fn step_ports(inputs: &[Port], outputs: &[Port]) -> Result<StepPorts, (String, String)> {
+    let refuse = |expected: &str, found: String| Err((expected.to_owned(), found));
+    if inputs.len() > MOST_STATES {
+        return refuse(&format!("at most {MOST_STATES} states"), format!("{} inputs", inputs.len()));
+    }
+    let next_of = |input: &Port| outputs.iter().position(|output| output.name.strip_prefix(NEXT) == Some(&input.name));
+    let (stateful, others): (Vec<usize>, Vec<usize>) = (0..inputs.len()).partition(|&i| next_of(&inputs[i]).is_some());
+    let [keypoints_input] = others[..] else {
+        let found = others.iter().map(|&i| inputs[i].clone()).collect::<Vec<_>>();
+        return refuse("one input of keypoints, and an output next_X for every other input X", format!("{} inputs without one: {}", found.len(), list(&found)));
+    };
+    let keypoints = &inputs[keypoints_input];
+    let (batch, channels) = match keypoints.shape[..] {
+        [batch, Some(1), Some(JOINTS), Some(channels @ (2 | 3))] if keypoints.is_f32() => (batch, channels),
+        _ => return refuse("keypoints f32 (B, 1, 17, 2 or 3)", keypoints.to_string()),
+    };
+    if stateful.is_empty() {
+        return refuse("states, as inputs X and outputs next_X", format!("none, but {}", list(outputs)));
+    }
+    if batch == Some(0) {
+        return refuse("a batch of at least 1", keypoints.to_string());
+    }
+
+    let mut states = Vec::with_capacity(stateful.len());
+    let mut state_len = 0usize;
+    for input in stateful {
+        let port = &inputs[input];
+        let Some(output) = next_of(port) else { continue };
+        let next = &outputs[output];
+        let shape: Option<Vec<usize>> = match &port.shape[..] {
+            [rows, rest @ ..] if *rows == batch => rest.iter().copied().collect(),
+            _ => None,
+        };
+        let Some(shape) = shape.filter(|shape| port.is_f32() && !shape.is_empty() && !shape.contains(&0)) else {
+            return refuse("states f32 (B, ..) of fixed size but for the same B as the keypoints", port.to_string());
+        };
+        // The graph may leave dimensions of outputs open: then `step` checks them.
+        let agrees = next.shape.len() == port.shape.len() && port.shape.iter().zip(&next.shape).all(|(a, b)| a == b || b.is_none());
+        if !(next.is_f32() && agrees) {
+            return refuse(&format!("the output {NEXT}{port}, as its input"), next.to_string());
+        }
+        let numbers = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+        let end = numbers.and_then(|numbers| state_len.checked_add(numbers)).filter(|&end| {
+            end.checked_mul(batch.unwrap_or(1)).is_some_and(|all| all <= MOST_NUMBERS)
+        });
+        let Some(end) = end else {
+            return refuse(&format!("states of at most {MOST_NUMBERS} numbers"), port.to_string());
+        };
+        states.push(StatePort { input, output, shape, range: state_len..end });
+        state_len = end;
+    }
+
+    let others: Vec<usize> = (0..outputs.len()).filter(|&i| states.iter().all(|state| state.output != i)).collect();
+    let [poses_output] = others[..] else {
+        let found = others.iter().map(|&i| outputs[i].clone()).collect::<Vec<_>>();
+        return refuse("one output of poses, and an input X for every output next_X", format!("{} outputs without one: {}", found.len(), list(&found)));
+    };
+    let poses = &outputs[poses_output];
+    let is_poses = match poses.shape[..] {
+        [_, frames, joints, axes] => [(frames, 1), (joints, JOINTS), (axes, 3)].iter().all(|(found, n)| found.is_none_or(|found| found == *n)),
+        _ => false,
+    };
+    if !(poses.is_f32() && is_poses) {
+        return refuse("the poses f32 (B, 1, 17, 3)", poses.to_string());
+    }
+    Ok(StepPorts { batch, channels, poses_output, states, state_len })
+}
