@@ -26,8 +26,10 @@ pub type Opener = Box<dyn Fn() -> Result<Box<dyn Model>, Error> + Send + Sync>;
 /// Wait before the first attempt to open a failed engine again; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A stream at which the engine fails so often in a row, while it works for others, is ended.
-const MOST_FAILURES: u32 = 10;
+/// An engine that ran for so long after it was opened again has recovered: the pauses start from the first again.
+const RECOVERED: Duration = Duration::from_secs(30);
+/// A stream at which the engine fails so often in a row, the last times alone, is ended.
+const MOST_FAILURES: u32 = 3;
 /// Frames of an infer request that run in one go, so that streams wait for no longer than that.
 const SLICE_FRAMES: usize = 512;
 /// Arrivals that are remembered of a stream, for the latencies.
@@ -219,7 +221,15 @@ impl Engine {
 
 /// The engine's thread. It ends when [`Engine::stop`] says so.
 pub(super) fn work(engine: &Engine, opener: &Opener) {
-    let mut worker = Worker { engine, opener, seats: HashMap::new(), pending: BTreeSet::new(), jobs: VecDeque::new(), reopen: None };
+    let mut worker = Worker {
+        engine,
+        opener,
+        seats: HashMap::new(),
+        pending: BTreeSet::new(),
+        jobs: VecDeque::new(),
+        reopen: None,
+        last_reopen: None,
+    };
     while worker.receive() {
         worker.round();
     }
@@ -234,12 +244,16 @@ struct Worker<'a> {
     pending: BTreeSet<u64>,
     jobs: VecDeque<Job>,
     reopen: Option<Reopen>,
+    /// When the engine was last opened again, and how long that was waited for.
+    last_reopen: Option<(Instant, Duration)>,
 }
 
 /// When a broken engine is opened again.
 struct Reopen {
     at: Instant,
     wait: Duration,
+    /// Attempts that have failed.
+    failed: u32,
     reason: String,
 }
 
@@ -471,7 +485,9 @@ impl Worker<'_> {
             slot.outbox.error(slot.number, "engine", None, error);
         }
         self.refuse_jobs();
-        self.reopen = Some(Reopen { at: Instant::now() + FIRST_WAIT, wait: FIRST_WAIT, reason });
+        let again = self.last_reopen.filter(|(opened, _)| opened.elapsed() < RECOVERED);
+        let wait = again.map_or(FIRST_WAIT, |(_, wait)| (wait * 2).min(LONGEST_WAIT));
+        self.reopen = Some(Reopen { at: Instant::now() + wait, wait, failed: 0, reason });
     }
 
     fn try_reopen(&mut self) {
@@ -488,6 +504,7 @@ impl Worker<'_> {
                     slot.outbox.error(slot.number, "engine_ready", None, format!("the engine runs again, after it had failed: {}", reopen.reason));
                 }
                 self.pending.extend(self.seats.keys());
+                self.last_reopen = Some((Instant::now(), reopen.wait));
                 self.reopen = None;
                 return;
             }
@@ -495,26 +512,29 @@ impl Worker<'_> {
             Ok(Err(error)) => error.to_string(),
             Err(panic) => panic_text(&*panic),
         };
+        reopen.failed += 1;
+        self.pending.extend(self.seats.keys());
         reopen.wait = (reopen.wait * 2).min(LONGEST_WAIT);
         reopen.at = Instant::now() + reopen.wait;
         tracing::error!("the engine cannot be opened, the next attempt is in {:?}: {problem}", reopen.wait);
     }
 
-    /// Frames wait in their queues; streams that end are told what they do not get.
+    /// Frames wait in their queues. Streams that end wait for one attempt to open the engine, and are then told what they do not get.
     fn round_without_engine(&mut self) {
         self.refuse_jobs();
+        let is_patient = !self.engine.is_stopping() && self.reopen.as_ref().is_some_and(|reopen| reopen.failed == 0);
         for key in std::mem::take(&mut self.pending) {
             let Some((slot, mut seat)) = self.seats.remove(&key) else { continue };
             match slot.look() {
                 (_, Some(Ending::Vanished), _) => self.leave(&slot),
-                (_, Some(_), dropped) => {
+                (_, Some(_), dropped) if !is_patient => {
                     let lost = slot.clear();
                     self.engine.metrics.dropped(Dropped::Engine, lost);
                     slot.outbox.drops(slot.number, Drops { queue: dropped, engine: lost, ..Drops::default() });
                     count(&slot, &mut seat, &self.engine.metrics);
                     self.end(&slot, &seat);
                 }
-                (_, None, dropped) => {
+                (_, _, dropped) => {
                     slot.rest();
                     slot.outbox.drops(slot.number, Drops { queue: dropped, ..Drops::default() });
                     self.seats.insert(key, (slot, seat));
@@ -530,9 +550,9 @@ impl Worker<'_> {
     }
 
     fn end(&self, slot: &Slot, seat: &Seat) {
-        let ending = slot.look().1.unwrap_or(Ending::Client);
-        slot.outbox.ended(slot.number, ending, seat.stats());
+        // its place is free before anybody hears of it
         self.leave(slot);
+        slot.outbox.ended(slot.number, slot.look().1.unwrap_or(Ending::Client), seat.stats());
     }
 
     fn leave(&self, slot: &Slot) {

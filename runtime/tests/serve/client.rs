@@ -7,26 +7,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pose::{Keypoints17, joint_map::Source};
+use pose::{ImageSize, Keypoints17, joint_map::Source, normalise::Normalisation};
 use runtime::{
-    EngineOptions, LiftStream, Lifter, StreamPose, StreamSettings,
-    serve::{JOINT_BYTES, Limits, Model, POSE_BYTES, RECORD_HEAD, Server, Settings},
+    EngineOptions, Error, LiftStream, Lifter, StreamCore, StreamOptions, StreamPose, StreamSettings,
+    serve::{Give, JOINT_BYTES, Limits, Model, ModelCard, POSE_BYTES, RECORD_HEAD, Server, Settings},
 };
 use serde_json::{Value, json};
-use tungstenite::{Error, Message, WebSocket, client::IntoClientRequest as _};
+use tungstenite::{Error as WsError, Message, WebSocket, client::IntoClientRequest as _};
+
+use super::common::{metadata, rooted};
 
 pub const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/clip-xs.onnx");
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The shipped model, once for all tests that only look at what comes out of it.
+/// Frames in a window of [`lifter`].
+pub const FRAMES: usize = 9;
+
+/// A model that costs nothing, and gives the same in a batch of any size.
 pub fn lifter() -> Arc<Lifter> {
     static LIFTER: OnceLock<Arc<Lifter>> = OnceLock::new();
-    LIFTER.get_or_init(|| Arc::new(open_shipped())).clone()
+    LIFTER
+        .get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let metadata = metadata(FRAMES, Normalisation::PersonBox, 30.0);
+            let path = rooted(-1, FRAMES as i64, 3).metadata(&metadata).write(folder.path(), "small.onnx");
+            Arc::new(Lifter::open(path, &EngineOptions { threads: 1, ..Default::default() }).unwrap())
+        })
+        .clone()
 }
 
-fn open_shipped() -> Lifter {
-    Lifter::open(SHIPPED, &EngineOptions { threads: 1, ..Default::default() }).unwrap()
+/// The shipped model.
+pub fn shipped() -> Arc<Lifter> {
+    Arc::new(Lifter::open(SHIPPED, &EngineOptions { threads: 1, ..Default::default() }).unwrap())
 }
 
 /// On any free port of this machine.
@@ -34,9 +47,34 @@ pub fn settings(limits: Limits) -> Settings {
     Settings { port: 0, limits, ..Default::default() }
 }
 
-/// A server of the shipped model.
+/// A server of [`lifter`].
 pub fn serve(settings: Settings) -> Server {
-    Server::start(settings, Box::new(|| Ok(Box::new(open_shipped()) as Box<dyn Model>))).unwrap()
+    serve_model(settings, lifter())
+}
+
+pub fn serve_model(settings: Settings, lifter: Arc<Lifter>) -> Server {
+    Server::start(settings, Box::new(move || Ok(Box::new(Shared(lifter.clone())) as Box<dyn Model>))).unwrap()
+}
+
+/// One lifter for many servers.
+struct Shared(Arc<Lifter>);
+
+impl Model for Shared {
+    fn card(&self) -> ModelCard {
+        self.0.card()
+    }
+
+    fn stream_core(&self, image: ImageSize, options: StreamOptions) -> Result<StreamCore, Error> {
+        self.0.stream_core(image, options)
+    }
+
+    fn run_due(&self, streams: &mut [&mut StreamCore], give: Give<'_>) -> usize {
+        runtime::run_due(&self.0, streams, give)
+    }
+
+    fn infer(&self, input: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, Error> {
+        self.0.infer(input, shape)
+    }
 }
 
 /// What comes from a server.
@@ -69,7 +107,7 @@ impl Client {
         }
         match tungstenite::client(request, stream) {
             Ok((socket, _)) => Ok(Self { socket }),
-            Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
+            Err(tungstenite::HandshakeError::Failure(WsError::Http(response))) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
         }
     }
@@ -92,7 +130,7 @@ impl Client {
                     return Reply::Closed(frame.map(|frame| (frame.code.into(), frame.reason.to_string())));
                 }
                 Ok(_) => {}
-                Err(Error::Io(error)) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                Err(WsError::Io(error)) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
                     panic!("nothing came for {PATIENCE:?}")
                 }
                 Err(_) => return Reply::Closed(None),
@@ -266,13 +304,18 @@ pub fn close_to(found: &[f32], expected: &[f32], tolerance: f32) {
 /// The poses of a server against those of a stream alone: 2.5D to 1e-5, millimetres to 0.05.
 #[track_caller]
 pub fn same_poses(found: &[Value], expected: &[StreamPose]) {
+    close_poses(found, expected, 1e-5, 0.05);
+}
+
+#[track_caller]
+pub fn close_poses(found: &[Value], expected: &[StreamPose], tolerance_25: f32, tolerance_mm: f32) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!(found["time_s"].as_f64().unwrap(), expected.time_s);
         assert_eq!((&found["held"], &found["restarted"]), (&json!(expected.held), &json!(expected.restarted)));
-        close_to(&flat(&found["pose25"]), expected.pose25.as_flattened(), 1e-5);
-        close_to(&flat(&found["camera_mm"]), expected.camera_mm.as_flattened(), 0.05);
-        close_to(&flat(&found["world_mm"]), expected.world_mm.as_flattened(), 0.05);
+        close_to(&flat(&found["pose25"]), expected.pose25.as_flattened(), tolerance_25);
+        close_to(&flat(&found["camera_mm"]), expected.camera_mm.as_flattened(), tolerance_mm);
+        close_to(&flat(&found["world_mm"]), expected.world_mm.as_flattened(), tolerance_mm);
     }
 }
 

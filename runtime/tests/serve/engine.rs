@@ -16,7 +16,7 @@ use runtime::{
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, alone, eventually, frames_of, get, lifter, metric, request, same_poses, settings},
+    client::{Client, FRAMES, alone, eventually, frames_of, get, lifter, metric, request, same_poses, settings},
     common::IMAGE,
 };
 
@@ -33,7 +33,7 @@ pub enum Command {
     PanicAt(usize),
 }
 
-/// The shipped model, under command.
+/// A model under command.
 pub struct Commanded {
     pub command: Arc<Mutex<Command>>,
 }
@@ -144,7 +144,7 @@ fn a_broken_engine_is_told_and_opened_again() {
         assert_eq!(metric(address, "poselift_engine_ready"), 0.0);
         let name = server.model().name.clone();
         let card = lifter().card();
-        let body = json!({ "inputs": [{ "name": card.input.name, "shape": [1, 27, 17, 3], "datatype": "FP32", "data": vec![0.1; 27 * 17 * 3] }] });
+        let body = json!({ "inputs": [{ "name": card.input.name, "shape": [1, FRAMES, 17, 3], "datatype": "FP32", "data": vec![0.1; FRAMES * 17 * 3] }] });
         assert_eq!(request(address, "POST", &format!("/v2/models/{name}/infer"), &[], body.to_string().as_bytes()).0, 503);
         // frames wait in the queue, a stream that ends is not kept waiting
         client.frame("a", frames[6].0, &frames[6].1);
@@ -176,7 +176,7 @@ fn a_broken_engine_is_told_and_opened_again() {
 
 #[test]
 fn a_stream_at_which_the_engine_fails_harms_only_itself() {
-    for (command, may_drop) in [(Command::FailAt(7), 1), (Command::PanicAt(7), 40)] {
+    for (command, may_drop) in [(Command::FailAt(7), 1), (Command::PanicAt(7), 3)] {
         let (server, ..) = commanded(settings(Limits { queue_frames: 100, ..Limits::default() }), command);
         let address = server.http_address();
         let poisoned = std::thread::spawn(move || {
@@ -211,12 +211,12 @@ fn a_stream_at_which_the_engine_fails_harms_only_itself() {
             std::thread::sleep(Duration::from_millis(10));
         }
         let told = poisoned.join().unwrap();
-        assert!(told >= 9, "{told}");
+        assert!(told >= 2, "{told}");
         good.end("good");
         let (poses, others) = good.until_ended("good");
-        // one run may have had both in it
+        // one run had both in it, and a panic costs the stream its state
         assert!(poses.len() + may_drop >= 60, "{} poses, {others:?}", poses.len());
-        assert!(get(address, "/v2/health/ready").0 == 200 || may_drop > 1);
+        assert_eq!(get(address, "/v2/health/ready").0, 200);
     }
 }
 
@@ -232,9 +232,9 @@ fn infer_requests_wait_their_turn_and_streams_go_first() {
     let (server, command, _) = commanded(settings(Limits { max_infer_requests: 2, ..Limits::default() }), Command::Slow(Duration::from_millis(50)));
     let address = server.http_address();
     let card = lifter().card();
-    let values = vec![0.1; 100 * 27 * 17 * 3];
+    let values = vec![0.1; 300 * FRAMES * 17 * 3];
     // 2700 frames: six slices
-    let body = json!({ "inputs": [{ "name": card.input.name, "shape": [100, 27, 17, 3], "datatype": "FP32", "data": values }] }).to_string();
+    let body = json!({ "inputs": [{ "name": card.input.name, "shape": [300, FRAMES, 17, 3], "datatype": "FP32", "data": values }] }).to_string();
     let askers: Vec<_> = (0..6)
         .map(|_| {
             let (body, path) = (body.clone(), format!("/v2/models/{}/infer", card.name));

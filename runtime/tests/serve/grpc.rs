@@ -5,7 +5,7 @@ use runtime::serve::{Limits, Model, Settings, Token};
 use tonic::{Code, Request, Status, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
 
-use super::client::{lifter, serve, settings};
+use super::client::{FRAMES, lifter, serve, settings};
 
 macro_rules! message {
     ($name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty),* $(,)? }) => {
@@ -95,7 +95,7 @@ fn infer(values: &[f32], batch: i64) -> Infer {
     let tensor = Tensor {
         name: card.input.name,
         datatype: "FP32".into(),
-        shape: vec![batch, 27, 17, 3],
+        shape: vec![batch, FRAMES as i64, 17, 3],
         parameters: [("ignored".to_owned(), Parameter { int64: Some(3) })].into(),
         contents: Some(Contents { fp32: values.to_vec() }),
     };
@@ -117,15 +117,15 @@ fn every_method_answers() {
     assert_eq!((&about.inputs[0].name, &about.outputs[0].name), (&card.input.name, &card.output.name));
     assert_eq!((about.inputs[0].shape[2], &about.inputs[0].datatype[..]), (17, "FP32"));
 
-    let values: Vec<f32> = (0..2 * 27 * 17 * 3).map(|i| 0.5 * (i as f32 * 0.37).sin()).collect();
-    let expected = lifter().infer(&values, [2, 27, 17, 3]).unwrap();
+    let values: Vec<f32> = (0..2 * FRAMES * 17 * 3).map(|i| 0.5 * (i as f32 * 0.37).sin()).collect();
+    let expected = lifter().infer(&values, [2, FRAMES, 17, 3]).unwrap();
     let mut raw = infer(&values, 2);
     raw.inputs[0].contents = None;
     raw.raw = vec![values.iter().flat_map(|value| value.to_le_bytes()).collect()];
     for request in [infer(&values, 2), raw] {
         let answer: Inferred = caller.call("ModelInfer", request).unwrap();
         assert_eq!((answer.model_name, answer.id), (card.name.clone(), "seven".to_owned()));
-        assert_eq!((&answer.outputs[0].name, &answer.outputs[0].shape), (&card.output.name, &vec![2, 27, 17, 3]));
+        assert_eq!((&answer.outputs[0].name, &answer.outputs[0].shape), (&card.output.name, &vec![2, FRAMES as i64, 17, 3]));
         let found: Vec<f32> = answer.raw[0].chunks(4).map(|value| f32::from_le_bytes(value.try_into().unwrap())).collect();
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(found.len() == expected.len() && worst < 1e-5, "{worst}");
@@ -134,9 +134,9 @@ fn every_method_answers() {
 
 #[test]
 fn what_is_no_good_has_a_status_and_a_sentence() {
-    let server = serve(with_grpc(Limits { max_infer_frames: 54, max_body_bytes: 50_000, ..Limits::default() }, None));
+    let server = serve(with_grpc(Limits { max_infer_frames: 2 * FRAMES, max_body_bytes: 10_000, ..Limits::default() }, None));
     let caller = Caller::new(server.grpc_address().unwrap());
-    let values = vec![0.1; 27 * 17 * 3];
+    let values = vec![0.1; FRAMES * 17 * 3];
     let refused = |method: &str, request: Infer, code: Code, sentence: &str| {
         let status = caller.call::<_, Inferred>(method, request).unwrap_err();
         assert!(status.code() == code && status.message().contains(sentence), "{status:?}, expected {code:?}: {sentence}");
@@ -149,11 +149,11 @@ fn what_is_no_good_has_a_status_and_a_sentence() {
     refused("ModelInfer", with(&|r| r.model_name = "other".into()), Code::NotFound, "there is no model");
     refused("ModelInfer", with(&|r| r.model_version = "2".into()), Code::NotFound, "there is no version");
     refused("ModelInfer", with(&|r| r.inputs.clear()), Code::InvalidArgument, "one input, found 0");
-    refused("ModelInfer", with(&|r| r.inputs[0].shape = vec![1 << 31, 27, 17, 3]), Code::OutOfRange, "--max-infer-frames");
-    refused("ModelInfer", with(&|r| r.inputs[0].shape = vec![2, 27, 17, 3]), Code::InvalidArgument, "numbers for the shape");
+    refused("ModelInfer", with(&|r| r.inputs[0].shape = vec![1 << 31, FRAMES as i64, 17, 3]), Code::OutOfRange, "--max-infer-frames");
+    refused("ModelInfer", with(&|r| r.inputs[0].shape = vec![2, FRAMES as i64, 17, 3]), Code::InvalidArgument, "numbers for the shape");
     refused("ModelInfer", with(&|r| r.inputs[0].contents = None), Code::InvalidArgument, "raw_input_contents");
     refused("ModelInfer", with(&|r| r.inputs[0].contents.as_mut().unwrap().fp32[7] = f32::NAN), Code::InvalidArgument, "finite");
-    refused("ModelInfer", infer(&vec![0.1; 4 * 27 * 17 * 3], 4), Code::OutOfRange, "");
+    refused("ModelInfer", infer(&vec![0.1; 20 * FRAMES * 17 * 3], 20), Code::OutOfRange, "");
     refused("RepositoryIndex", with(&|_| {}), Code::Unimplemented, "expected ServerLive");
     assert!(caller.call::<_, Inferred>("ModelInfer", infer(&values, 1)).is_ok());
 }

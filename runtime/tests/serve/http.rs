@@ -3,14 +3,14 @@
 use runtime::serve::{Limits, Model};
 use serde_json::{Value, json};
 
-use super::client::{flat, get, lifter, metric, request, serve, settings};
+use super::client::{FRAMES, flat, get, lifter, metric, request, serve, settings};
 
 fn input(batch: usize) -> Vec<f32> {
-    (0..batch * 27 * 17 * 3).map(|i| 0.5 * (i as f32 * 0.37).sin()).collect()
+    (0..batch * FRAMES * 17 * 3).map(|i| 0.5 * (i as f32 * 0.37).sin()).collect()
 }
 
 fn infer_json(batch: usize, name: &str, data: &[f32]) -> Value {
-    json!({ "id": "7", "inputs": [{ "name": name, "shape": [batch, 27, 17, 3], "datatype": "FP32", "data": data }] })
+    json!({ "id": "7", "inputs": [{ "name": name, "shape": [batch, FRAMES, 17, 3], "datatype": "FP32", "data": data }] })
 }
 
 #[test]
@@ -48,24 +48,24 @@ fn infer_gives_what_the_engine_gives() {
     let server = serve(settings(Limits::default()));
     let (address, card) = (server.http_address(), lifter().card());
     let path = format!("/v2/models/{}/infer", card.name);
-    // 25 windows of 27 frames are more than one slice
-    for batch in [1, 25] {
+    // 100 windows of 9 frames are more than one slice
+    for batch in [1, 100] {
         let values = input(batch);
-        let expected = lifter().infer(&values, [batch, 27, 17, 3]).unwrap();
+        let expected = lifter().infer(&values, [batch, FRAMES, 17, 3]).unwrap();
         let body = infer_json(batch, &card.input.name, &values).to_string();
         let (status, _, answer) = request(address, "POST", &path, &[("content-type", "application/json")], body.as_bytes());
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(status, 200, "{answer}");
         assert_eq!((&answer["model_name"], &answer["model_version"], &answer["id"]), (&json!(card.name), &json!("1"), &json!("7")));
         let output = &answer["outputs"][0];
-        assert_eq!((&output["name"], &output["datatype"], &output["shape"]), (&json!(card.output.name), &json!("FP32"), &json!([batch, 27, 17, 3])));
+        assert_eq!((&output["name"], &output["datatype"], &output["shape"]), (&json!(card.output.name), &json!("FP32"), &json!([batch, FRAMES, 17, 3])));
         let found = flat(&output["data"]);
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(found.len() == expected.len() && worst < 1e-5, "{worst}");
 
         // the same as binary
         let head = json!({
-            "inputs": [{ "name": card.input.name, "shape": [batch, 27, 17, 3], "datatype": "FP32", "parameters": { "binary_data_size": 4 * values.len() } }],
+            "inputs": [{ "name": card.input.name, "shape": [batch, FRAMES, 17, 3], "datatype": "FP32", "parameters": { "binary_data_size": 4 * values.len() } }],
             "outputs": [{ "name": card.output.name, "parameters": { "binary_data": true } }],
         })
         .to_string();
@@ -84,7 +84,7 @@ fn infer_gives_what_the_engine_gives() {
 
 #[test]
 fn infer_requests_that_are_no_good_are_refused() {
-    let limits = Limits { max_infer_frames: 54, max_body_bytes: 100_000, ..Limits::default() };
+    let limits = Limits { max_infer_frames: 2 * FRAMES, max_body_bytes: 100_000, ..Limits::default() };
     let server = serve(settings(limits));
     let (address, card) = (server.http_address(), lifter().card());
     let path = format!("/v2/models/{}/infer", card.name);
@@ -100,12 +100,12 @@ fn infer_requests_that_are_no_good_are_refused() {
         (400, "one input, found 0", json!({ "inputs": [] }).to_string()),
         (400, "expected the input", with(&|r| r["inputs"][0]["name"] = "wrong".into())),
         (400, "datatype FP32", with(&|r| r["inputs"][0]["datatype"] = "INT8".into())),
-        (400, "shape", with(&|r| r["inputs"][0]["shape"] = json!([1, 27, 17]))),
-        (400, "shape", with(&|r| r["inputs"][0]["shape"] = json!([1, 27, 17, -3]))),
-        (400, "shape", with(&|r| r["inputs"][0]["shape"] = json!([0, 27, 17, 3]))),
-        (400, "numbers for the shape", with(&|r| r["inputs"][0]["shape"] = json!([2, 27, 17, 3]))),
-        (413, "--max-infer-frames", with(&|r| r["inputs"][0]["shape"] = json!([2_147_483_648i64, 27, 17, 3]))),
-        (413, "--max-infer-frames", with(&|r| r["inputs"][0]["shape"] = json!([i64::MAX, 27, 17, 3]))),
+        (400, "shape", with(&|r| r["inputs"][0]["shape"] = json!([1, FRAMES, 17]))),
+        (400, "shape", with(&|r| r["inputs"][0]["shape"] = json!([1, FRAMES, 17, -3]))),
+        (400, "shape", with(&|r| r["inputs"][0]["shape"] = json!([0, FRAMES, 17, 3]))),
+        (400, "numbers for the shape", with(&|r| r["inputs"][0]["shape"] = json!([2, FRAMES, 17, 3]))),
+        (413, "--max-infer-frames", with(&|r| r["inputs"][0]["shape"] = json!([2_147_483_648i64, FRAMES, 17, 3]))),
+        (413, "--max-infer-frames", with(&|r| r["inputs"][0]["shape"] = json!([i64::MAX, FRAMES, 17, 3]))),
         (400, "finite", with(&|r| r["inputs"][0]["data"][5] = json!(1e300))),
         (400, "found none", with(&|r| r["inputs"][0]["data"] = Value::Null)),
         (400, "expected the output", with(&|r| r["outputs"] = json!([{ "name": "wrong" }]))),

@@ -16,13 +16,13 @@ fn a_stop_lifts_what_is_there_and_says_goodbye() {
     let address = server.http_address();
     let mut clients = [Client::connect(address), Client::connect(address)];
     let frames = frames_of(Source::H36m17, 12, 30.0, 0.0, 0.0);
-    let set = StreamSettings { look_ahead: Some(8), ..StreamSettings::new(IMAGE) };
+    let set = StreamSettings { look_ahead: Some(6), ..StreamSettings::new(IMAGE) };
     for client in &mut clients {
         client.open("a", &set, "json");
         frames.iter().for_each(|(time_s, joints)| client.frame("a", *time_s, joints));
     }
     eventually("frames arrive", || metric(address, "poselift_frames_total") == 24.0);
-    // nothing asks for their poses yet: 8 frames wait for more to come
+    // nothing asks for their poses yet: 6 frames wait for more to come
     let stopping = std::thread::spawn(move || server.stop());
     for client in &mut clients {
         let (poses, others) = client.until_ended("a");

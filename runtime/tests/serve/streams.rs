@@ -1,11 +1,16 @@
 //! Poses over the network are those of a stream alone.
 
+use std::sync::Arc;
+
 use pose::joint_map::Source;
-use runtime::{OneEuroSettings, StreamSettings, serve::Limits};
+use runtime::{Lifter, OneEuroSettings, StreamSettings, serve::Limits};
 use serde_json::json;
 
 use super::{
-    client::{Client, Reply, alone, close_to, end_record, flat, frames_of, get, lifter, metric, read_pose, record, same_poses, serve, settings},
+    client::{
+        Client, Reply, alone, close_poses, close_to, end_record, flat, frames_of, get, lifter, metric, read_pose, record, same_poses, serve,
+        serve_model, settings, shipped,
+    },
     common::IMAGE,
 };
 
@@ -23,7 +28,7 @@ fn variety() -> Vec<StreamSettings> {
     vec![
         stream(Source::H36m17),
         StreamSettings { look_ahead: Some(0), ..stream(Source::Coco17) },
-        StreamSettings { look_ahead: Some(8), hop: Some(2), height_m: Some(1.85), ..stream(Source::Body25) },
+        StreamSettings { look_ahead: Some(6), hop: Some(2), height_m: Some(1.85), ..stream(Source::Body25) },
         StreamSettings { flip: true, one_euro: Some(OneEuroSettings::default()), ..stream(Source::BlazePose33) },
         StreamSettings { constant_bones: true, fov_deg: Some(80.0), blend_s: Some(0.0), ..stream(Source::Halpe26) },
         StreamSettings { hold_s: Some(0.2), ..stream(Source::CocoWholeBody133) },
@@ -32,9 +37,20 @@ fn variety() -> Vec<StreamSettings> {
 
 #[test]
 fn two_clients_with_many_streams_get_the_poses_of_streams_alone() {
-    let server = serve(settings(patient()));
+    same_as_alone(lifter(), 1e-5, 0.05);
+}
+
+/// The order of a sum depends on the size of the batch; a deep model carries that on, and its graph of the most similar frames jumps.
+#[test]
+fn so_do_those_of_the_shipped_model() {
+    same_as_alone(shipped(), 1e-2, 20.0);
+}
+
+fn same_as_alone(lifter: Arc<Lifter>, tolerance_25: f32, tolerance_mm: f32) {
+    let server = serve_model(settings(patient()), lifter.clone());
     let address = server.http_address();
     let client = |sway: f32, form: &'static str| {
+        let lifter = lifter.clone();
         std::thread::spawn(move || {
             let mut client = Client::connect(address);
             let all: Vec<(StreamSettings, Vec<_>)> = variety()
@@ -75,10 +91,10 @@ fn two_clients_with_many_streams_get_the_poses_of_streams_alone() {
                 }
             }
             for (i, (set, frames)) in all.iter().enumerate() {
-                let expected = alone(lifter(), set, frames);
+                let expected = alone(lifter.clone(), set, frames);
                 assert_eq!(expected.len(), frames.len());
                 if form == "json" {
-                    same_poses(&texts[i], &expected);
+                    close_poses(&texts[i], &expected, tolerance_25, tolerance_mm);
                     continue;
                 }
                 assert_eq!(binary[i].len(), expected.len());
@@ -86,10 +102,10 @@ fn two_clients_with_many_streams_get_the_poses_of_streams_alone() {
                     assert_eq!((found.time_s, found.delay_s), (expected.time_s, expected.delay_s as f32));
                     assert_eq!(found.flags, u8::from(expected.held) | u8::from(expected.restarted) << 1 | u8::from(set.height_m.is_some()) << 2);
                     close_to(&found.confidence, &expected.confidence, 0.0);
-                    close_to(&[found.height_m], &[expected.height_m], 1e-4);
-                    close_to(&found.pose25, expected.pose25.as_flattened(), 1e-5);
-                    close_to(&found.camera_mm, expected.camera_mm.as_flattened(), 0.05);
-                    close_to(&found.world_mm, expected.world_mm.as_flattened(), 0.05);
+                    close_to(&[found.height_m], &[expected.height_m], 1e-3);
+                    close_to(&found.pose25, expected.pose25.as_flattened(), tolerance_25);
+                    close_to(&found.camera_mm, expected.camera_mm.as_flattened(), tolerance_mm);
+                    close_to(&found.world_mm, expected.world_mm.as_flattened(), tolerance_mm);
                 }
             }
             for value in ended {
