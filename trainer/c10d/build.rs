@@ -40,7 +40,7 @@ fn main() {
         .file("cpp/shim.cpp");
     if env::var_os("CARGO_FEATURE_NCCL").is_some() {
         let Some(folders) = nccl_headers(&lib) else {
-            println!("cargo::error=the feature nccl needs cuda_runtime_api.h and nccl.h: set CUDA_HOME and NCCL_HOME, or use a PyTorch for CUDA");
+            println!("cargo::error=the feature nccl needs the headers of CUDA 13 and NCCL: set CUDA_HOME and NCCL_HOME, or use a PyTorch for CUDA with its nvidia packages");
             return;
         };
         folders.iter().for_each(|folder| {
@@ -64,11 +64,10 @@ fn main() {
 fn nccl_headers(lib: &Path) -> Option<Vec<PathBuf>> {
     let packages = lib.canonicalize().ok()?.parent()?.parent()?.join("nvidia");
     let of = |name: &str| env::var_os(name).map(|root| PathBuf::from(root).join("include"));
-    let folders: Vec<PathBuf> = [of("CUDA_HOME"), of("NCCL_HOME"), Some(packages.join("cu13/include")), Some(packages.join("nccl/include"))]
-        .into_iter()
-        .flatten()
-        .filter(|folder| folder.is_dir())
-        .collect();
-    let has = |header: &str| folders.iter().any(|folder| folder.join(header).is_file());
-    (has("cuda_runtime_api.h") && has("nccl.h")).then_some(folders)
+    let cuda = [of("CUDA_HOME"), Some(packages.join("cu13/include"))].into_iter().flatten();
+    let nccl = [of("NCCL_HOME"), Some(packages.join("nccl/include"))].into_iter().flatten();
+    let all = cuda.flat_map(|folder| [folder.join("cccl"), folder]).chain(nccl);
+    let folders: Vec<PathBuf> = all.filter(|folder| folder.is_dir()).collect();
+    let headers = ["cuda_runtime_api.h", "nv/target", "cublas_v2.h", "cusparse.h", "cusolverDn.h", "nccl.h"];
+    headers.iter().all(|header| folders.iter().any(|folder| folder.join(header).is_file())).then_some(folders)
 }
