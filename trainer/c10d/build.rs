@@ -19,7 +19,10 @@ fn main() {
     let root = env::var_os("LIBTORCH_INCLUDE").map(PathBuf::from).or_else(|| lib.parent().map(PathBuf::from)).unwrap_or_default();
     let include = root.join("include");
     if !include.join("torch/csrc/distributed/c10d/ProcessGroupGloo.hpp").is_file() {
-        println!("cargo::error={}: this libtorch has no c10d headers; scripts/native.sh libtorch fetches one that has them", include.display());
+        println!(
+            "cargo::error={}: this libtorch has no c10d headers; scripts/native.sh libtorch fetches one that has them",
+            include.display()
+        );
         return;
     }
     let mut build = cc::Build::new();
@@ -40,7 +43,9 @@ fn main() {
         .file("cpp/shim.cpp");
     if env::var_os("CARGO_FEATURE_NCCL").is_some() {
         let Some(folders) = nccl_headers(&lib) else {
-            println!("cargo::error=the feature nccl needs the headers of CUDA 13 and NCCL: set CUDA_HOME and NCCL_HOME, or use a PyTorch for CUDA with its nvidia packages");
+            println!(
+                "cargo::error=the feature nccl needs the headers of CUDA 13 and NCCL: set CUDA_HOME and NCCL_HOME, or use a PyTorch for CUDA with its nvidia packages"
+            );
             return;
         };
         folders.iter().for_each(|folder| {

@@ -102,7 +102,10 @@ pub struct Summary {
 /// Where batches come from.
 enum Batches {
     /// Normal noise: the time of a step does not depend on the values.
-    Noise { input: Vec<f32>, label: Vec<f32> },
+    Noise {
+        input: Vec<f32>,
+        label: Vec<f32>,
+    },
     Read(Prefetcher),
 }
 

@@ -144,7 +144,8 @@ impl EventWriter {
         fs::create_dir_all(&folder).with_context(|| format!("{}: the folder cannot be made", folder.display()))?;
         // Readers go by "tfevents" and take files in the order of their names: the time comes first.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let path = folder.join(format!("events.out.tfevents.{:010}.{:09}.{}.poselift", now.as_secs(), now.subsec_nanos(), std::process::id()));
+        let path =
+            folder.join(format!("events.out.tfevents.{:010}.{:09}.{}.poselift", now.as_secs(), now.subsec_nanos(), std::process::id()));
         let file = File::create(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
         let mut writer = Self { path, file: BufWriter::new(file), flushed: Instant::now() };
         writer.write(0, What::FileVersion(FILE_VERSION.into()))?;
@@ -158,7 +159,8 @@ impl EventWriter {
     /// # Errors
     /// The file cannot be written.
     pub fn scalars<'a>(&mut self, step: u64, values: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
-        let value = |(tag, value): (&str, f64)| SummaryValue { tag: tag.into(), metadata: None, datum: Some(Datum::SimpleValue(value as f32)) };
+        let value =
+            |(tag, value): (&str, f64)| SummaryValue { tag: tag.into(), metadata: None, datum: Some(Datum::SimpleValue(value as f32)) };
         let value: Vec<SummaryValue> = values.into_iter().map(value).collect();
         if value.is_empty() { Ok(()) } else { self.write(step, What::Summary(Summary { value })) }
     }
@@ -168,8 +170,7 @@ impl EventWriter {
     /// # Errors
     /// The file cannot be written.
     pub fn text(&mut self, step: u64, tag: &str, text: &str) -> Result<()> {
-        let tensor =
-            TensorProto { dtype: DT_STRING, tensor_shape: Some(TensorShape {}), string_val: vec![text.as_bytes().to_vec()] };
+        let tensor = TensorProto { dtype: DT_STRING, tensor_shape: Some(TensorShape {}), string_val: vec![text.as_bytes().to_vec()] };
         let metadata = SummaryMetadata { plugin_data: Some(PluginData { plugin_name: "text".into() }) };
         let value = SummaryValue { tag: tag.into(), metadata: Some(metadata), datum: Some(Datum::Tensor(tensor)) };
         self.write(step, What::Summary(Summary { value: vec![value] }))

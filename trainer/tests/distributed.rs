@@ -123,9 +123,7 @@ fn assert_close(found: &Path, expected: &Path) {
 fn two_ranks_of_four_make_the_steps_of_one_process_with_eight() {
     let Some(data) = tiny_data() else { return };
     // A model without batch normalisation is the same however a batch is split; with it the process must split its batch as the ranks do.
-    for (recipe, settings, alone) in
-        [("live-xs.toml", LIVE, &[][..]), ("tiny-test.toml", WINDOWED, &["--set", "train.accumulate=2"][..])]
-    {
+    for (recipe, settings, alone) in [("live-xs.toml", LIVE, &[][..]), ("tiny-test.toml", WINDOWED, &["--set", "train.accumulate=2"][..])] {
         let job = Job { recipe, settings, data: data.path() };
         let folder = tempfile::tempdir().unwrap();
         let (one, two, pieces) = (folder.path().join("one"), folder.path().join("two"), folder.path().join("pieces"));
@@ -219,7 +217,10 @@ fn what_cannot_work_is_said() {
     assert!(differing[1].contains("rank 1 has another recipe than rank 0"), "{differing:?}");
     assert!(differing[0].contains("rank 0 lost touch"), "{differing:?}");
     let uneven = errors("uneven", &[&["--set", "train.batch_size=9"]; 2]);
-    assert!(uneven.iter().all(|error| error.contains("train.batch_size is 9: expected a multiple of the number of processes, 2")), "{uneven:?}");
+    assert!(
+        uneven.iter().all(|error| error.contains("train.batch_size is 9: expected a multiple of the number of processes, 2")),
+        "{uneven:?}"
+    );
 
     let mut half_told = job.command(&folder.path().join("half"), &[]);
     let output = half_told.env("RANK", "0").env("WORLD_SIZE", "2").output().unwrap();

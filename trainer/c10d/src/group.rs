@@ -135,8 +135,7 @@ impl ProcessGroup {
     pub fn broadcast(&self, tensors: &[Tensor], root: usize, what: &'static str) -> Result<(), Error> {
         let handles = handles(tensors);
         // SAFETY: as above.
-        let status =
-            unsafe { poselift_c10d_broadcast(self.raw.as_ptr(), handles.as_ptr(), handles.len(), root as c_int, self.timeout_ms) };
+        let status = unsafe { poselift_c10d_broadcast(self.raw.as_ptr(), handles.as_ptr(), handles.len(), root as c_int, self.timeout_ms) };
         self.checked(status, what)
     }
 

@@ -57,10 +57,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let options = BenchOptions { warm_up: args.warm_up, steps: args.steps, device: args.device.open()? };
     let mut out = std::io::stdout().lock();
     let summary = bench::run(&recipe, args.data.as_deref(), options, |step| {
-        if args.json { writeln!(out, "{}", serde_json::to_string(step)?)? } else { eprintln!("{}", in_words(step)) }
+        if args.json {
+            writeln!(out, "{}", serde_json::to_string(step)?)?
+        } else {
+            eprintln!("{}", in_words(step))
+        }
         Ok(())
     })?;
-    if args.json { writeln!(out, "{}", serde_json::to_string(&summary)?)? } else { print(&mut out, &summary)? }
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&summary)?)?
+    } else {
+        print(&mut out, &summary)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -69,7 +77,16 @@ fn in_words(step: &Step) -> String {
 }
 
 fn print(out: &mut impl Write, s: &Summary) -> Result<()> {
-    writeln!(out, "{}: {:.2} M parameters, {} frames, batch {}, {} threads, {}", s.model, s.parameters as f64 / 1e6, s.frames, s.batch, s.threads, s.device)?;
+    writeln!(
+        out,
+        "{}: {:.2} M parameters, {} frames, batch {}, {} threads, {}",
+        s.model,
+        s.parameters as f64 / 1e6,
+        s.frames,
+        s.batch,
+        s.threads,
+        s.device
+    )?;
     writeln!(out, "{:.3} samples/s; a step takes {:.1} ms (median of {}), of it", s.samples_per_s, s.step_ms, s.steps)?;
     let Parts { data, forward, loss, backward, optimiser } = s.parts_ms;
     let first = if loss.is_some() { "forward" } else { "gradient" };
