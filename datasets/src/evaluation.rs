@@ -3,9 +3,6 @@
 //! A predictor is a function from network inputs to network outputs. A lifter, the mean pose and a linear regression all go through the same
 //! windows, the same merging and the same placement in camera space.
 
-use pose::camera::Intrinsics;
-use pose::causal::{CausalSteps, Step};
-use pose::fill::CausalFill;
 use pose::metrics;
 use pose::normalise::{self, ImageTransform, Normalisation};
 use pose::window::{Merger, Window, plan};
@@ -21,7 +18,7 @@ use crate::noise::{NoiseRecipe, exact_keypoints};
 use crate::random::{Stream, generator};
 
 /// Values of a pose.
-const VALUES: usize = JOINTS * 3;
+pub(crate) const VALUES: usize = JOINTS * 3;
 
 /// What is evaluated on.
 #[derive(Clone, Debug, PartialEq)]
@@ -260,95 +257,8 @@ where
     Ok(report(set, &measured))
 }
 
-/// How a causal predictor is fed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CausalFeeding {
-    /// 3 (x, y, confidence) or 2 (x, y).
-    pub dim_in: usize,
-    /// How pixels become input units.
-    pub normalisation: Normalisation,
-    /// Frame rate of the predictor, which clips are brought to.
-    pub fps: f64,
-    /// k: what the predictor says at frame t is the pose of frame t - k.
-    pub look_ahead: usize,
-    /// Whether predictions are averaged with those for the mirrored input.
-    pub flip: bool,
-}
-
-/// Predicts every frame of a set as a stream does, from what came before, and measures it.
-///
-/// `predict` gets (T, 17, dim_in) row-major values, the whole of a clip, and T, and returns (T, 17, 3).
-///
-/// # Errors
-/// A clip without any keypoint, a predictor that fails or returns another number of values.
-pub fn evaluate_causal<E>(
-    set: &EvaluationSet,
-    feeding: &CausalFeeding,
-    mut predict: impl FnMut(&[f32], usize) -> Result<Vec<f32>, E>,
-) -> Result<Report, Error>
-where
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut predicted_px = Vec::with_capacity(set.clips.len());
-    for clip in &set.clips {
-        let fed = Fed::new(&clip.keypoints, feeding)?;
-        let frames = fed.steps.len() + feeding.look_ahead;
-        let mut output = checked(predict(&fed.input, frames), frames)?;
-        if feeding.flip {
-            let mirrored = checked(predict(&normalise::flip_input(&fed.input, feeding.dim_in), frames), frames)?;
-            output.iter_mut().zip(normalise::flip_output(&mirrored)).for_each(|(a, b)| *a = (*a + b) / 2.0);
-        }
-        predicted_px.push(fed.in_pixels(&output[feeding.look_ahead * VALUES..], &clip.keypoints.times_s)?);
-    }
-    let jobs: Vec<_> = set.clips.iter().zip(&predicted_px).collect();
-    let measured: Vec<Figures> = jobs.into_par_iter().map(|(clip, poses)| measure(clip, poses)).collect::<Result<_, Error>>()?;
-    Ok(report(set, &measured))
-}
-
-/// A clip as a causal predictor sees it.
-struct Fed {
-    steps: Vec<Step>,
-    /// (T + k, 17, dim_in): the last frame is repeated k times, so that the last poses come out.
-    input: Vec<f32>,
-}
-
-impl Fed {
-    fn new(keypoints: &KeypointClip, feeding: &CausalFeeding) -> Result<Self, Error> {
-        let mut fill = CausalFill::default();
-        let mut causal = CausalSteps::new(feeding.normalisation, keypoints.image, feeding.fps);
-        let mut steps = Vec::with_capacity(keypoints.frames.len());
-        for (frame, &time_s) in keypoints.frames.iter().zip(&keypoints.times_s) {
-            if let Some(filled) = fill.push(frame) {
-                causal.push(time_s, &filled, |step| steps.push(step))?;
-            }
-        }
-        causal.finish(|step| steps.push(step));
-        let Some(last) = steps.last() else {
-            return Err(pose::Error::NoConfidentKeypoint { frames: keypoints.frames.len() }.into());
-        };
-        let mut input = Vec::with_capacity((steps.len() + feeding.look_ahead) * JOINTS * feeding.dim_in);
-        for step in steps.iter().chain(std::iter::repeat_n(last, feeding.look_ahead)) {
-            input.extend(normalise::network_input(&[step.keypoints], &step.transform, feeding.dim_in)?);
-        }
-        Ok(Self { steps, input })
-    }
-
-    /// Predictions (T, 17, 3), each in the units of its frame, as 2.5D in pixels at the clip's own times.
-    fn in_pixels(&self, output: &[f32], times_s: &[f64]) -> Result<Vec<Pose3>, Error> {
-        let mut poses = pose::poses_from_values(output)?;
-        for (pose, step) in poses.iter_mut().zip(&self.steps) {
-            pose.as_flattened_mut().iter_mut().for_each(|value| *value *= step.transform.half_size_px);
-        }
-        let step_times_s: Vec<f64> = self.steps.iter().map(|step| step.time_s).collect();
-        if step_times_s == times_s {
-            return Ok(poses);
-        }
-        Ok(pose::resample::poses(&poses, &step_times_s, times_s)?)
-    }
-}
-
 /// The predictor's values, if they are as many as `frames` poses have.
-fn checked<E>(output: Result<Vec<f32>, E>, frames: usize) -> Result<Vec<f32>, Error>
+pub(crate) fn checked<E>(output: Result<Vec<f32>, E>, frames: usize) -> Result<Vec<f32>, Error>
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -388,16 +298,11 @@ impl Prepared {
 }
 
 /// Errors of one clip's 2.5D, which is in pixels.
-fn measure(clip: &EvaluationClip, pose25_px: &[Pose3]) -> Result<Figures, Error> {
+pub(crate) fn measure(clip: &EvaluationClip, pose25_px: &[Pose3]) -> Result<Figures, Error> {
     let view = &clip.view;
     let target_mm = metrics::root_relative(&view.camera_mm);
-    let in_pixels = vec![ImageTransform { centre_px: [0.0; 2], half_size_px: 1.0 }; pose25_px.len()];
-    let place = |scale: &Scale, intrinsics: &Intrinsics| -> Result<Vec<Pose3>, Error> {
-        let placed = world::place_clip(pose25_px, &in_pixels, &view.root_px(), &clip.keypoints.times_s, intrinsics, scale)?;
-        Ok(metrics::root_relative(&placed.camera_mm))
-    };
-    let at_depth_mm = place(&Scale::RootDepth { depth_mm: view.root_depth_mm() }, &view.intrinsics)?;
-    let at_height_mm = place(&Scale::DefaultHeight, &view.intrinsics)?;
+    let at_depth_mm = at_true_depth(clip, pose25_px)?;
+    let at_height_mm = placed(clip, pose25_px, &Scale::DefaultHeight)?;
     Ok(Figures {
         frames: target_mm.len(),
         mpjpe_root_depth_mm: metrics::mpjpe_mm(&at_depth_mm, &target_mm),
@@ -408,7 +313,19 @@ fn measure(clip: &EvaluationClip, pose25_px: &[Pose3]) -> Result<Figures, Error>
     })
 }
 
-fn report(set: &EvaluationSet, measured: &[Figures]) -> Report {
+/// Root-relative poses in camera space at the true root depth, mm.
+pub(crate) fn at_true_depth(clip: &EvaluationClip, pose25_px: &[Pose3]) -> Result<Vec<Pose3>, Error> {
+    placed(clip, pose25_px, &Scale::RootDepth { depth_mm: clip.view.root_depth_mm() })
+}
+
+fn placed(clip: &EvaluationClip, pose25_px: &[Pose3], scale: &Scale) -> Result<Vec<Pose3>, Error> {
+    let view = &clip.view;
+    let in_pixels = vec![ImageTransform { centre_px: [0.0; 2], half_size_px: 1.0 }; pose25_px.len()];
+    let placed = world::place_clip(pose25_px, &in_pixels, &view.root_px(), &clip.keypoints.times_s, &view.intrinsics, scale)?;
+    Ok(metrics::root_relative(&placed.camera_mm))
+}
+
+pub(crate) fn report(set: &EvaluationSet, measured: &[Figures]) -> Report {
     let mut conditions: Vec<ConditionFigures> = Vec::new();
     for camera in CameraKind::ALL.map(Some).into_iter().chain([None]) {
         for noisy in [false, true] {

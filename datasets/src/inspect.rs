@@ -595,8 +595,10 @@ pub fn motion_of(path: &Path, fps: Option<f64>) -> Result<Arc<MocapSet>, Error> 
         Kind::AsfAmc => motion_files::open_amc(path, fps)?.set,
         Kind::OwnClips => OwnClips::open(path)?.mocap(fps)?,
         _ => {
-            let problem =
-                format!("is of kind {}: expected motion in world space, one of BVH, ASF/AMC, VideoPose3D, own clips or a joint NPZ", kind.name());
+            let problem = format!(
+                "is of kind {}: expected motion in world space, one of BVH, ASF/AMC, VideoPose3D, own clips or a joint NPZ",
+                kind.name()
+            );
             return Err(Error::content(path, problem));
         }
     };

@@ -224,12 +224,7 @@ impl SampleSource for ClipSampler {
 pub(crate) type Fed = (Vec<Keypoints17>, Vec<ImageTransform>);
 
 /// As a lifter of windows is fed: holes filled from both sides, one box.
-pub(crate) fn fed_whole(
-    mut keypoints: Vec<Keypoints17>,
-    times_s: &[f64],
-    view: &View,
-    normalisation: Normalisation,
-) -> Result<Fed, Error> {
+pub(crate) fn fed_whole(mut keypoints: Vec<Keypoints17>, times_s: &[f64], view: &View, normalisation: Normalisation) -> Result<Fed, Error> {
     pose::fill::fill_missing(&mut keypoints, times_s)?;
     let transform = normalisation.transform(&keypoints, view.image)?;
     let transforms = vec![transform; keypoints.len()];

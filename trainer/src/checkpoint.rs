@@ -142,13 +142,7 @@ pub struct Resumed {
 ///
 /// # Errors
 /// A file that cannot be read, that is no state of a run, or that belongs to another model or seed.
-pub fn load_state(
-    path: &Path,
-    recipe: &Recipe,
-    lifter: &Lifter,
-    optimiser: &mut Optimiser,
-    tuning: Option<&Tuning>,
-) -> Result<Resumed> {
+pub fn load_state(path: &Path, recipe: &Recipe, lifter: &Lifter, optimiser: &mut Optimiser, tuning: Option<&Tuning>) -> Result<Resumed> {
     let read = Checkpoint::read(path, &Overrides::default())?;
     let in_file = || path.display().to_string();
     let training =

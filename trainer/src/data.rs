@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use datasets::{
-    CausalFeeding, ClipFolder, ClipOptions, ClipSampler, EvaluationOptions, EvaluationSet, MocapSet, MotionBert, MotionBertClips, Mpi3dhp, Mpi3dhpClips,
-    OwnClips, RecordedOptions, RecordedSampler, Report, Sample, SampleSource, Windowing, inspect,
+    CausalFeeding, ClipFolder, ClipOptions, ClipSampler, EvaluationOptions, EvaluationSet, MocapSet, MotionBert, MotionBertClips, Mpi3dhp,
+    Mpi3dhpClips, OwnClips, RecordedOptions, RecordedSampler, Report, Sample, SampleSource, Windowing, inspect,
     motion_bert::Half,
     protocol::{Asking, evaluate_3dhp, evaluate_h36m, original_report_px},
 };
@@ -62,11 +62,9 @@ impl DataKind {
             Kind::ClipFolder => Self::ClipFolder,
             Kind::Mpi3dhp => Self::Mpi3dhp,
             Kind::OwnClips => Self::OwnClips,
-            Kind::Bvh | Kind::AsfAmc => bail!(
-                "{}: it is of kind {}: make motion capture of it first, with trainer data convert",
-                path.display(),
-                kind.name()
-            ),
+            Kind::Bvh | Kind::AsfAmc => {
+                bail!("{}: it is of kind {}: make motion capture of it first, with trainer data convert", path.display(), kind.name())
+            }
             Kind::Keypoints => bail!("{}: it has 2D keypoints alone: training needs the 3D joints too", path.display()),
         })
     }
@@ -184,7 +182,10 @@ fn one_file(recipe: &Recipe, all: MocapSet) -> Result<RunData> {
     };
     let refuse = |what: &str| {
         let names = held_names(&all.clips().iter().map(|clip| clip.name.as_str()).collect::<Vec<_>>());
-        anyhow!("{}: no take is left to {what}; it has {names}: name other takes or subjects in data.validation_subjects", all.path().display())
+        anyhow!(
+            "{}: no take is left to {what}; it has {names}: name other takes or subjects in data.validation_subjects",
+            all.path().display()
+        )
     };
     ensure!(!held.is_empty(), refuse("validate on"));
     let is_held = |name: &str| held.iter().any(|h| h == name);

@@ -45,7 +45,11 @@ pub fn recipe(checkpoint: &Checkpoint, metadata: Option<&ModelMetadata>, asked: 
     let mut folder = PathBuf::new();
     if let Some(path) = &asked.config {
         let told = read_table(path)?;
-        ensure!(!told.contains_key("model"), "{}: it has a section [model], but the model is the checkpoint's: take it out", path.display());
+        ensure!(
+            !told.contains_key("model"),
+            "{}: it has a section [model], but the model is the checkpoint's: take it out",
+            path.display()
+        );
         merge(&mut table, told);
         folder = path.parent().map(Path::to_owned).unwrap_or_default();
     }
@@ -100,7 +104,10 @@ fn defaults(checkpoint: &Checkpoint, metadata: Option<&ModelMetadata>, asked: &A
         ("kind", Value::try_from(asked.kind)?),
         ("normalisation", Value::try_from(normalisation)?),
         ("fps", fps_value(fps)),
-        ("augmentation", Value::Table(Table::from_iter([("fps".to_owned(), Value::Array(vec![fps_value(0.8 * fps), fps_value(1.2 * fps)]))]))),
+        (
+            "augmentation",
+            Value::Table(Table::from_iter([("fps".to_owned(), Value::Array(vec![fps_value(0.8 * fps), fps_value(1.2 * fps)]))])),
+        ),
     ];
     if config.live().is_some() {
         let frames = metadata.map(|m| m.frames).filter(|&frames| frames >= 2).unwrap_or(SEQUENCE_FRAMES);
@@ -154,11 +161,14 @@ mod tests {
             [train.loss]
             mpjpe = 1.0
         };
-        merge(&mut table, toml! {
-            name = "b"
-            [train.loss]
-            velocity = 2.0
-        });
+        merge(
+            &mut table,
+            toml! {
+                name = "b"
+                [train.loss]
+                velocity = 2.0
+            },
+        );
         let expected = toml! {
             name = "b"
             [train]

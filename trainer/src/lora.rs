@@ -221,7 +221,8 @@ mod tests {
         lora.merge();
         let x = Tensor::randn([7, 24], (Kind::Float, Device::Cpu));
         let merged = x.matmul(&adapted.merged.detach().transpose(0, 1));
-        let applied = x.matmul(&before.transpose(0, 1)) + x.matmul(&adapted.a.detach().transpose(0, 1)).matmul(&adapted.b.detach().transpose(0, 1)) * 4.0;
+        let applied = x.matmul(&before.transpose(0, 1))
+            + x.matmul(&adapted.a.detach().transpose(0, 1)).matmul(&adapted.b.detach().transpose(0, 1)) * 4.0;
         assert!(difference(&merged, &applied) < 1e-5 && difference(&merged, &x.matmul(&before.transpose(0, 1))) > 0.1);
         // relative to the values' size, the tolerance is 1e-6
         assert!(difference(&merged, &applied) < 1e-6 * applied.abs().max().double_value(&[]).max(1.0) * 4.0);

@@ -347,7 +347,10 @@ impl Recipe {
             };
         }
         if !data.kind.is_motion() && data.kind != DataKind::OwnClips {
-            bail!("data.kind is {:?}: models of the live family train on motion, \"motion-capture\" or \"videopose3d\", or on \"own-clips\"", data.kind);
+            bail!(
+                "data.kind is {:?}: models of the live family train on motion, \"motion-capture\" or \"videopose3d\", or on \"own-clips\"",
+                data.kind
+            );
         }
         let Some(frames) = data.sequence_frames.filter(|frames| (2..=1 << 14).contains(frames)) else {
             bail!("data.sequence_frames is missing or out of range: a model of the live family needs it, 2 to 16384, such as 128");

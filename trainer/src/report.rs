@@ -75,9 +75,8 @@ fn read_metrics(folder: &Path) -> Result<Vec<Json>> {
 /// The figures of an epoch that are numbers, `validation.` before those of the validation and `base.` before those of the base data.
 fn numbers(epoch: &Json) -> Vec<(String, f64)> {
     let own = epoch.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value));
-    let within = |part: &'static str| {
-        epoch[part].as_object().into_iter().flatten().map(move |(key, value)| (format!("{part}.{key}"), value))
-    };
+    let within =
+        |part: &'static str| epoch[part].as_object().into_iter().flatten().map(move |(key, value)| (format!("{part}.{key}"), value));
     own.chain(within("validation")).chain(within("base")).filter_map(|(key, value)| Some((key, value.as_f64()?))).collect()
 }
 
@@ -103,7 +102,8 @@ fn error_keys(epochs: &[Json], prefix: &str) -> Vec<String> {
 /// A comma-separated table, one row for each epoch.
 fn csv(epochs: &[Json]) -> String {
     let first = ["epoch", "step", "learning_rate", "loss", "mpjpe", "n_mpjpe", "velocity", "clips_per_s", "elapsed_s"];
-    let keys: Vec<String> = first.map(str::to_owned).into_iter().chain(validation_keys(epochs)).chain(error_keys(epochs, "base.")).collect();
+    let keys: Vec<String> =
+        first.map(str::to_owned).into_iter().chain(validation_keys(epochs)).chain(error_keys(epochs, "base.")).collect();
     let mut text = keys.join(",") + ",best\n";
     for epoch in epochs {
         let row = keys.iter().map(|key| {

@@ -57,7 +57,10 @@ impl FinetuneConfig {
     /// Names the first key that is out of range.
     pub fn validate(&self) -> Result<()> {
         let Self { layer_decay, replay, patience, lora, .. } = self;
-        ensure!(*layer_decay > 0.0 && *layer_decay <= 1.0, "finetune.layer_decay is {layer_decay}: expected above 0 and at most 1, such as 0.8");
+        ensure!(
+            *layer_decay > 0.0 && *layer_decay <= 1.0,
+            "finetune.layer_decay is {layer_decay}: expected above 0 and at most 1, such as 0.8"
+        );
         ensure!((0.0..0.95).contains(replay), "finetune.replay is {replay}: expected a share from 0 to below 0.95, such as 0.3");
         ensure!(*patience != Some(0), "finetune.patience is 0: expected at least 1 epoch, or leave it out");
         lora.as_ref().map_or(Ok(()), LoraConfig::validate)
@@ -277,7 +280,10 @@ impl Tuning {
             return Verdict { may_be_kept: false, ends: Some(ends) };
         }
         let ends = self.config.patience.filter(|&patience| stale_epochs >= patience);
-        Verdict { may_be_kept: true, ends: ends.map(|epochs| format!("{epochs} epochs in a row brought no lower error on the held-out clips")) }
+        Verdict {
+            may_be_kept: true,
+            ends: ends.map(|epochs| format!("{epochs} epochs in a row brought no lower error on the held-out clips")),
+        }
     }
 
     /// What a resume needs beside the weights.
@@ -448,7 +454,8 @@ mod tests {
         assert_eq!(mixed.len(), 100);
         let number = |epoch, index| mixed.sample(epoch, index).unwrap().input[0];
         assert_eq!(number(0, 69), 69.0);
-        let seen: std::collections::BTreeSet<u32> = (0..3).flat_map(|epoch| (70..100).map(move |i| (epoch, i))).map(|(e, i)| number(e, i) as u32).collect();
+        let seen: std::collections::BTreeSet<u32> =
+            (0..3).flat_map(|epoch| (70..100).map(move |i| (epoch, i))).map(|(e, i)| number(e, i) as u32).collect();
         assert_eq!(seen.len(), 90, "three epochs of 30 see each of 90 once");
         assert!(seen.iter().all(|&n| (1000..1090).contains(&n)));
         assert_eq!(Mixed::new(of(70, 0.0), of(90, 0.0), 0.0).unwrap().len(), 70);

@@ -104,11 +104,8 @@ fn both_errors_are_reported_before_and_after() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let base = world.at("base");
-    let output = world
-        .finetune(&out, &["--json", "--replay", "0.3", "--max-forgetting", "1000%", "--base-data"])
-        .arg(&base)
-        .output()
-        .unwrap();
+    let output =
+        world.finetune(&out, &["--json", "--replay", "0.3", "--max-forgetting", "1000%", "--base-data"]).arg(&base).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<Json> = String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 4, "before, two epochs, the change");
@@ -121,9 +118,21 @@ fn both_errors_are_reported_before_and_after() {
     }
     assert_eq!(metrics(&out), lines[..3]);
     let change = lines[3]["change"]["errors"].as_array().unwrap();
-    assert!(change.iter().any(|entry| entry[0] == "base.mpjpe_root_depth_mm") && change.iter().any(|entry| entry[0] == "validation.p_mpjpe_mm"));
+    assert!(
+        change.iter().any(|entry| entry[0] == "base.mpjpe_root_depth_mm") && change.iter().any(|entry| entry[0] == "validation.p_mpjpe_mm")
+    );
 
-    for name in ["best.pth", "last.pth", "final.pth", "recipe.toml", "training.log", "training_report.md", "curves.png", "predictions.png", "metrics.csv"] {
+    for name in [
+        "best.pth",
+        "last.pth",
+        "final.pth",
+        "recipe.toml",
+        "training.log",
+        "training_report.md",
+        "curves.png",
+        "predictions.png",
+        "metrics.csv",
+    ] {
         assert!(out.join(name).exists(), "{name} is missing");
     }
     let page = std::fs::read_to_string(out.join("training_report.md")).unwrap();
@@ -171,8 +180,12 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     assert!(last.get("tuning").and_then(|tuning| tuning.get("lora")).is_some());
     // with adapters, nothing but linear layers within the layers moves, running statistics included
     let moved = moved(&weights(&world.start()), &weights(&folder.path().join("adapters/final.pth")));
-    assert!(!moved.is_empty() && moved.iter().all(|name| name.starts_with("layers.") && name.ends_with(".weight") && !name.contains("norm")), "{moved:?}");
-    let other_rank = error_of(&mut world.finetune(&folder.path().join("adapters in pieces"), &["--lora", "3", "--resume", "--epochs", "9"]));
+    assert!(
+        !moved.is_empty() && moved.iter().all(|name| name.starts_with("layers.") && name.ends_with(".weight") && !name.contains("norm")),
+        "{moved:?}"
+    );
+    let other_rank =
+        error_of(&mut world.finetune(&folder.path().join("adapters in pieces"), &["--lora", "3", "--resume", "--epochs", "9"]));
     assert!(other_rank.contains("another rank"), "{other_rank}");
 }
 
@@ -311,7 +324,17 @@ fn own_clips_are_trained_tuned_and_measured_on() {
 
     // the kind is one like the others
     let mut train = trainer();
-    train.args(["train", "--threads", "1", "--epochs", "1", "--config", &format!("{CONFIGS}/tiny-test.toml"), "--set", "data.kind=own-clips"]);
+    train.args([
+        "train",
+        "--threads",
+        "1",
+        "--epochs",
+        "1",
+        "--config",
+        &format!("{CONFIGS}/tiny-test.toml"),
+        "--set",
+        "data.kind=own-clips",
+    ]);
     train.args(["--set", "data.stride=20"]).arg("--data").arg(&clips).arg("--out").arg(folder.path().join("trained")).assert().success();
     let eval = trainer().args(["eval", "--threads", "1"]).arg(world.start()).arg("--data").arg(&clips).output().unwrap();
     let text = String::from_utf8_lossy(&eval.stdout).into_owned();
@@ -329,8 +352,18 @@ fn a_live_lifter_is_tuned_too() {
     let world = World::get();
     let folder = tempfile::tempdir().unwrap();
     let small = [
-        "model.n_layers=1", "model.dim_feat=16", "model.dim_rep=16", "model.num_heads=2", "model.d_state=4", "data.sequence_frames=16",
-        "train.sequence_parts=[1,2]", "data.stride=60", "train.batch_size=8", "train.replicas=1", "train.accumulate=1", "train.workers=1",
+        "model.n_layers=1",
+        "model.dim_feat=16",
+        "model.dim_rep=16",
+        "model.num_heads=2",
+        "model.d_state=4",
+        "data.sequence_frames=16",
+        "train.sequence_parts=[1,2]",
+        "data.stride=60",
+        "train.batch_size=8",
+        "train.replicas=1",
+        "train.accumulate=1",
+        "train.workers=1",
     ];
     let mut train = trainer();
     train.args(["train", "--threads", "1", "--epochs", "1", "--config", &format!("{CONFIGS}/live-xs.toml")]);
@@ -339,7 +372,16 @@ fn a_live_lifter_is_tuned_too() {
     });
     train.arg("--data").arg(world.at("base")).arg("--out").arg(folder.path().join("run")).assert().success();
     let mut tune = trainer();
-    tune.arg("finetune").arg(folder.path().join("run/best.pth")).args(["--threads", "1", "--epochs", "1", "--lora", "2", "--set", "data.stride=60"]);
+    tune.arg("finetune").arg(folder.path().join("run/best.pth")).args([
+        "--threads",
+        "1",
+        "--epochs",
+        "1",
+        "--lora",
+        "2",
+        "--set",
+        "data.stride=60",
+    ]);
     tune.arg("--data").arg(world.at("new.npz")).arg("--out").arg(folder.path().join("tuned")).assert().success();
     assert_eq!(metrics(&folder.path().join("tuned")).len(), 2);
 }

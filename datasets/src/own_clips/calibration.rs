@@ -122,7 +122,10 @@ fn camera(key: &str, section: &Section, unit_mm: f64) -> Result<CalibratedCamera
     let camera_from_world = rotation(&section.rotation)?;
     let translation_mm = Vector3::from(section.translation) * unit_mm;
     if !translation_mm.iter().all(|v| v.abs() <= FARTHEST_MM) {
-        return Err(format!("'translation' is {:?}: expected finite metres, or millimetres where metadata.unit says \"mm\"", section.translation));
+        return Err(format!(
+            "'translation' is {:?}: expected finite metres, or millimetres where metadata.unit says \"mm\"",
+            section.translation
+        ));
     }
     let world_from_camera = camera_from_world.transpose();
     let position_mm = -(world_from_camera * translation_mm);

@@ -28,11 +28,11 @@ use pose::{JOINTS, Keypoint, KeypointClip, Keypoints17, Pose3};
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::Error;
 use crate::camera::View;
 use crate::checks::{self, Field};
 use crate::evaluation::{EvaluationClip, EvaluationSet};
 use crate::mocap::MocapSet;
-use crate::Error;
 
 pub use calibration::{CalibratedCamera, Calibration};
 pub use sampler::{RecordedOptions, RecordedSampler};
@@ -48,6 +48,9 @@ const LONGEST_GAP_S: f64 = 0.25;
 const SHORTEST_PIECE: usize = 10;
 /// Cameras of a take may differ by so many frames at the end.
 const UNEVEN_FRAMES: usize = 5;
+/// Pictures may be so much larger or smaller than those that the camera was calibrated with: codecs cut or pad to whole blocks (1088 px of
+/// 1080), which moves no pixel.
+const LARGEST_SIZE_DIFFERENCE: f64 = 0.01;
 /// Deepest folder below the set's own in which takes are looked for.
 const DEEPEST: usize = 3;
 
@@ -183,7 +186,9 @@ impl OwnClips {
         let camera_mm: Vec<Pose3> = match (world_from_camera, extra.is_world) {
             (Some(extrinsics), true) => extra.joints_mm.iter().map(|pose| extrinsics.pose_to_camera(pose)).collect(),
             (None, true) => {
-                return Err(field.refuse("is in the world, but the file has no 'world_from_camera' (NPZ: rotation, translation_mm): add it, or give camera_mm"));
+                return Err(field.refuse(
+                    "is in the world, but the file has no 'world_from_camera' (NPZ: rotation, translation_mm): add it, or give camera_mm",
+                ));
             }
             (_, false) => extra.joints_mm,
         };
@@ -384,7 +389,10 @@ impl OwnClips {
     pub fn mocap(&self, fps: Option<f64>) -> Result<MocapSet, Error> {
         let unknown = self.clips.iter().find(|clip| !clip.has_world);
         if let Some(clip) = unknown {
-            let problem = format!("take '{}' has joints in camera space alone: motion in the world needs world_from_camera or a calibration", clip.take);
+            let problem = format!(
+                "take '{}' has joints in camera space alone: motion in the world needs world_from_camera or a calibration",
+                clip.take
+            );
             return Err(Error::content(&self.path, problem));
         }
         let fps = fps.or_else(|| self.clips.iter().find_map(|clip| clip.keypoints.fps())).unwrap_or(50.0);
@@ -394,7 +402,8 @@ impl OwnClips {
             let world_mm: Vec<Pose3> = clip.view.camera_mm.iter().map(|pose| clip.view.extrinsics.pose_to_world(pose)).collect();
             let times_s = pose::resample::uniform_times(&clip.keypoints.times_s, fps)?;
             let world_mm = pose::resample::poses(&world_mm, &clip.keypoints.times_s, &times_s)?;
-            let pieces = clips.iter().filter(|(name, _, _): &&(String, String, Vec<Pose3>)| name.split('@').next() == Some(&clip.take)).count();
+            let pieces =
+                clips.iter().filter(|(name, _, _): &&(String, String, Vec<Pose3>)| name.split('@').next() == Some(&clip.take)).count();
             let name = if pieces == 0 { clip.take.clone() } else { format!("{}@{pieces}", clip.take) };
             clips.push((name, clip.subject.clone(), world_mm));
         }
@@ -492,7 +501,12 @@ fn median(values: &mut [f32]) -> Option<f32> {
 /// World joints of each frame; `None` where no two cameras agree.
 type Triangulated = Vec<[Option<[f32; 3]>; JOINTS]>;
 
-fn triangulate(take: &str, cameras: &[CalibratedCamera], tracks: &[KeypointClip], options: &TriangulationOptions) -> (Triangulated, Triangulation) {
+fn triangulate(
+    take: &str,
+    cameras: &[CalibratedCamera],
+    tracks: &[KeypointClip],
+    options: &TriangulationOptions,
+) -> (Triangulated, Triangulation) {
     let triangulator = Triangulator::new(cameras, *options);
     let frames = tracks.first().map_or(0, |track| track.frames.len());
     let (mut errors_px, mut points, mut usable, mut rejected) = (0.0, 0_usize, vec![0_usize; cameras.len()], vec![0_usize; cameras.len()]);
@@ -501,7 +515,11 @@ fn triangulate(take: &str, cameras: &[CalibratedCamera], tracks: &[KeypointClip]
             std::array::from_fn(|j| {
                 let sight = |(camera, track): (usize, &KeypointClip)| {
                     let k = track.frames[t][j];
-                    (k.confidence >= options.least_confidence).then_some(Sight { camera, pixel: [k.x_px, k.y_px], confidence: k.confidence })
+                    (k.confidence >= options.least_confidence).then_some(Sight {
+                        camera,
+                        pixel: [k.x_px, k.y_px],
+                        confidence: k.confidence,
+                    })
                 };
                 let sights: Vec<Sight> = tracks.iter().enumerate().filter_map(sight).collect();
                 let point = triangulator.point(&sights)?;
@@ -569,8 +587,9 @@ fn read_track(path: &Path, camera: &CalibratedCamera, calibration: &Calibration)
     } else {
         formats::keypoints::read(path)?
     };
-    if track.image != camera.image {
-        let (found, expected) = (track.image, camera.image);
+    let (found, expected) = (track.image, camera.image);
+    let differ = |found: u32, expected: u32| (f64::from(found) / f64::from(expected) - 1.0).abs() > LARGEST_SIZE_DIFFERENCE;
+    if differ(found.width_px, expected.width_px) || differ(found.height_px, expected.height_px) {
         return Err(Error::content(
             path,
             format!(
@@ -634,7 +653,8 @@ fn has_3d(path: &Path) -> bool {
         return false;
     }
     if path.extension().is_some_and(|extension| extension == "npz") {
-        return npz::names(path).is_ok_and(|names| names.iter().any(|name| name == "keypoints") && names.iter().any(|name| is_3d_field(name)));
+        return npz::names(path)
+            .is_ok_and(|names| names.iter().any(|name| name == "keypoints") && names.iter().any(|name| is_3d_field(name)));
     }
     let Ok(text) = std::fs::read_to_string(path) else { return false };
     text.contains(formats::keypoints::FORMAT) && (text.contains("\"camera_mm\"") || text.contains("\"world_mm\""))
@@ -718,7 +738,8 @@ impl Extra {
         let world_from_camera = if placed.is_null() {
             None
         } else {
-            let rows: Option<Vec<Vec<f64>>> = placed["rotation"].as_array().and_then(|rows| rows.iter().map(|row| numbers(row, 3)).collect());
+            let rows: Option<Vec<Vec<f64>>> =
+                placed["rotation"].as_array().and_then(|rows| rows.iter().map(|row| numbers(row, 3)).collect());
             match (rows.filter(|rows| rows.len() == 3), numbers(&placed["translation_mm"], 3)) {
                 (Some(rows), Some(t)) => {
                     let rows = std::array::from_fn(|r| std::array::from_fn(|c| rows[r][c]));

@@ -55,7 +55,9 @@ impl RecordedSampler {
         }
         let clips: Vec<OwnClip> = set.clips().iter().map(|clip| at_rate(clip, fps)).collect::<Result<_, _>>()?;
         let stride = options.stride.unwrap_or(n_frames / 3).max(1);
-        let of = |(clip, own): (usize, &OwnClip)| (0..own.keypoints.frames.len()).step_by(stride).map(move |start| (clip, start)).collect::<Vec<_>>();
+        let of = |(clip, own): (usize, &OwnClip)| {
+            (0..own.keypoints.frames.len()).step_by(stride).map(move |start| (clip, start)).collect::<Vec<_>>()
+        };
         let stretches = clips.iter().enumerate().flat_map(of).collect();
         Ok(Self { clips, stretches, stride, options })
     }

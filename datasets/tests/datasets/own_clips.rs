@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use datasets::inspect::{Kind, inspect};
-use datasets::{CameraKind, EvaluationOptions, EvaluationSet, Gaps, OwnClips, RecordedOptions, RecordedSampler, SampleSource, evaluate, synthetic};
+use datasets::{
+    CameraKind, EvaluationOptions, EvaluationSet, Gaps, OwnClips, RecordedOptions, RecordedSampler, SampleSource, evaluate, synthetic,
+};
 use pose::camera::{Extrinsics, Intrinsics};
 use pose::normalise::Normalisation;
 use pose::{ImageSize, JOINTS, Keypoint, KeypointClip, Pose3};
@@ -262,7 +264,7 @@ fn takes_that_do_not_fit_are_refused() {
         }
     });
     assert!(message.contains("has 40 frames of camera 'cam0' and 20 of 'cam1'"), "{message}");
-    let message = refused(&|_| {}, &|camera, clip| clip.image.width_px += camera as u32);
+    let message = refused(&|_| {}, &|camera, clip| clip.image.width_px += 100 * camera as u32);
     assert!(message.contains("was calibrated for 1920 x 1080"), "{message}");
     let message = refused(&|take| calibrate("[metadata]", "[metadata]\nunit = \"mm\"", take), &nothing);
     assert!(message.contains("metres") || message.contains("depth"), "{message}");
@@ -302,7 +304,7 @@ fn samples_hold_what_the_camera_saw() {
     let sample = sampler.sample(0, 3).unwrap();
     assert_eq!((sample.input.len(), sample.label.len()), (27 * 17 * 3, 27 * 17 * 3));
     assert_eq!(sampler.sample(0, 3).unwrap(), sample, "the same draw is the same sample");
-    assert_ne!(sampler.sample(1, 3).unwrap(), sample, "another epoch, another window");
+    assert!((1..9).any(|epoch| sampler.sample(epoch, 3).unwrap() != sample), "another epoch, another window");
     for t in 0..27 {
         for j in 0..JOINTS {
             let at = |values: &[f32], j: usize, c: usize| values[(t * JOINTS + j) * 3 + c];

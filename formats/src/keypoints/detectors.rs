@@ -35,18 +35,19 @@ const LONGEST_GAP_FRAMES: u64 = 100_000;
 type People = Vec<Vec<Keypoint>>;
 
 /// Reads the folder that OpenPose fills with `--write_json`: `NAME_000000000000_keypoints.json`, one file for each frame, model
-/// BODY_25 (its default), coordinates in pixels (`--keypoint_scale 0`, its default).
+/// BODY_25 (its default) or HALPE_26 (as Pose2Sim writes such files), coordinates in pixels (`--keypoint_scale 0`, its default).
 ///
 /// The number in a file's name is the frame; the first is at 0 s, and a number that is absent is a frame in which nothing was
 /// seen. Confidences above 1, which its heat maps have now and then, become 1.
 ///
 /// # Errors
 /// One sentence that names the folder or the file: it cannot be read; no such file; files of two videos; no frame shows a
-/// person; another model than BODY_25; a value that is no finite number; coordinates that are not pixels.
+/// person; another model than these; a value that is no finite number; coordinates that are not pixels.
 pub fn read_openpose(folder: &Path, options: &DetectorClip) -> std::result::Result<KeypointClip, Error> {
     let read = || -> Result<_> {
         let mut frames = BTreeMap::new();
         let mut video: Option<String> = None;
+        let mut model: Option<Source> = None;
         for entry in std::fs::read_dir(folder).map_err(|source| Error::io("read", folder, source))? {
             let path = entry.map_err(|source| Error::io("read", folder, source))?.path();
             let Some(stem) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix("_keypoints.json")) else {
@@ -59,7 +60,7 @@ pub fn read_openpose(folder: &Path, options: &DetectorClip) -> std::result::Resu
                 refuse!("holds the videos '{other}' and '{name}': expected one, give each a folder of its own");
             }
             video = Some(name.to_owned());
-            let people = openpose_people(&path).map_err(|error| error.in_file(&path))?;
+            let people = openpose_people(&path, &mut model).map_err(|error| error.in_file(&path))?;
             if frames.insert(number, people).is_some() {
                 refuse!("frame {number} of '{name}' is there twice: remove one of the files");
             }
@@ -67,7 +68,7 @@ pub fn read_openpose(folder: &Path, options: &DetectorClip) -> std::result::Resu
         if frames.is_empty() {
             refuse!("holds no *_keypoints.json: expected the folder that OpenPose was given as --write_json");
         }
-        one_person(Source::Body25, frames, options)
+        one_person(model.unwrap_or(Source::Body25), frames, options)
     };
     read().map_err(|error| error.in_file(folder))
 }
@@ -130,14 +131,25 @@ fn frame_number(stem: &str) -> Option<(&str, u64)> {
     Some((&stem[..start], stem[start..end].parse().ok()?))
 }
 
-fn openpose_people(path: &Path) -> Result<People> {
+/// `model` is that of the files before, if any of them showed somebody.
+fn openpose_people(path: &Path, model: &mut Option<Source>) -> Result<People> {
     let json = parse_json(&read_file(path)?)?;
     let Json::Array(people) = &json["people"] else { refuse!("expected 'people' as a list, found {}", describe(&json["people"])) };
     let person = |(index, person): (usize, &Json)| {
         let keypoints =
             triples(&person["pose_keypoints_2d"]).map_err(|what| Error::content(format!("person {index}, 'pose_keypoints_2d': {what}")))?;
-        if keypoints.len() != Source::Body25.joints() {
-            refuse!("person {index} has {} keypoints: expected the 25 of BODY_25, OpenPose's default model", keypoints.len());
+        let found = [Source::Body25, Source::Halpe26].into_iter().find(|source| source.joints() == keypoints.len());
+        match (found, *model) {
+            (None, _) => refuse!(
+                "person {index} has {} keypoints: expected the 25 of BODY_25, OpenPose's default model, or the 26 of HALPE_26, Pose2Sim's",
+                keypoints.len()
+            ),
+            (Some(found), Some(before)) if found != before => refuse!(
+                "person {index} has {} keypoints and those before {}: expected the same model throughout",
+                keypoints.len(),
+                before.joints()
+            ),
+            (found, _) => *model = found,
         }
         Ok(keypoints)
     };

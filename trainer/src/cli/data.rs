@@ -186,7 +186,10 @@ fn check_names(option: &str, patterns: &[String], set: &MocapSet) -> Result<()> 
     for pattern in patterns {
         if !set.clips().iter().any(|clip| clip.is_named(std::slice::from_ref(pattern))) {
             let known: BTreeSet<String> = set.clips().iter().map(|clip| clip.subject.clone()).collect();
-            bail!("{option} {pattern}: no such subject or take; there are the subjects {}", shortened(&known.into_iter().collect::<Vec<_>>()));
+            bail!(
+                "{option} {pattern}: no such subject or take; there are the subjects {}",
+                shortened(&known.into_iter().collect::<Vec<_>>())
+            );
         }
     }
     Ok(())

@@ -12,9 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use datasets::{
-    CameraKind, CausalFeeding, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, NoiseRecipe, OwnClips, Report, SamplerOptions,
-    Windowing,
-    inspect::Kind,
+    CameraKind, CausalFeeding, ClipSampler, EvaluationOptions, EvaluationSet, Figures, MocapSet, NoiseRecipe, OwnClips, Report,
+    SamplerOptions, Windowing, inspect::Kind,
 };
 use network::Overrides;
 use pose::normalise::Normalisation;
@@ -282,8 +281,7 @@ fn mocap(args: &Args, subject: &Subject) -> Result<ExitCode> {
     let text = if args.json {
         serde_json::to_string_pretty(&output)?
     } else {
-        let what =
-            format!("{} on {}, {frames} frames under each condition, at {fps} frames per second", output.model, output.split);
+        let what = format!("{} on {}, {frames} frames under each condition, at {fps} frames per second", output.model, output.split);
         format!("{what}\n\n{}{}", table(&output.rows), ratios(&output.rows))
     };
     writeln!(std::io::stdout(), "{text}").context("standard output cannot be written")?;

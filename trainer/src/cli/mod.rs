@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod eval;
 mod finetune;
+mod look_ahead;
 mod ranks;
 mod report;
 mod train;
@@ -32,6 +33,8 @@ enum Command {
     Finetune(Box<finetune::Args>),
     /// Prints a lifter's errors: on motion capture, or by the protocols of Human3.6M and MPI-INF-3DHP.
     Eval(eval::Args),
+    /// Measures lifters in live use: the error against look-ahead, and by time since a stream began; a table, a picture and JSON.
+    LookAhead(look_ahead::Args),
     /// Writes the page, tables and curves of a run anew from its metrics; `train` does so at its end.
     Report(report::Args),
     /// Inspects, previews and converts data sets.
@@ -123,6 +126,7 @@ pub fn run() -> Result<ExitCode> {
         Command::Train(args) => train::run(args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Eval(args) => eval::run(args),
+        Command::LookAhead(args) => look_ahead::run(&args),
         Command::Data(args) => data::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Report(args) => report::run(&args),
