@@ -9,6 +9,8 @@
 //! | [`csv`] | `.csv` | tables | z up, millimetres | joint positions, or joint angles in degrees |
 //! | [`ndjson`] | `.ndjson` | scripts, streams | z up, millimetres | joint positions, one line for each frame |
 //!
+//! [`humanoid`] gives one pose as the bones of an avatar, for protocols that are no file.
+//!
 //! World space is right-handed with z up. "y up" is the same space turned about x: `(x, y, z)` becomes `(x, z, -y)`; it is what
 //! glTF, BVH and OpenSim expect, and Blender turns it back on import, so that our x, y and z are Blender's.
 //!
@@ -35,6 +37,7 @@ pub mod bvh;
 pub mod c3d;
 pub mod csv;
 pub mod gltf;
+pub mod humanoid;
 pub mod ndjson;
 mod rig;
 pub mod trc;

@@ -141,7 +141,7 @@ impl RiggedMotion {
     }
 }
 
-fn rigged_frame(pose_mm: &Pose3) -> RiggedFrame {
+pub(super) fn rigged_frame(pose_mm: &Pose3) -> RiggedFrame {
     let pose_m = pose_mm.map(|p| Vector3::from(super::y_up(p)).cast::<f64>() / 1000.0);
     let mut world = [UnitQuaternion::identity(); N_JOINTS];
     let mut rotations = world;
