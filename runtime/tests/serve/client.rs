@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -30,11 +31,15 @@ pub fn lifter() -> Arc<Lifter> {
     LIFTER
         .get_or_init(|| {
             let folder = tempfile::tempdir().unwrap();
-            let metadata = metadata(FRAMES, Normalisation::PersonBox, 30.0);
-            let path = rooted(-1, FRAMES as i64, 3).metadata(&metadata).write(folder.path(), "small.onnx");
-            Arc::new(Lifter::open(path, &EngineOptions { threads: 1, ..Default::default() }).unwrap())
+            Arc::new(Lifter::open(small_model(folder.path()), &EngineOptions { threads: 1, ..Default::default() }).unwrap())
         })
         .clone()
+}
+
+/// The file of [`lifter`].
+pub fn small_model(folder: &Path) -> PathBuf {
+    let metadata = metadata(FRAMES, Normalisation::PersonBox, 30.0);
+    rooted(-1, FRAMES as i64, 3).metadata(&metadata).write(folder, "small.onnx")
 }
 
 /// The shipped model.

@@ -6,9 +6,10 @@ mod example;
 
 #[test]
 fn seconds_of_the_soak() {
+    let folder = tempfile::tempdir().unwrap();
     let soak = example::Soak {
         server: Some(assert_cmd::cargo::cargo_bin("runtime")),
-        model: super::client::SHIPPED.into(),
+        model: super::client::small_model(folder.path()),
         seconds: 8.0,
         streams: 4,
         bad: 1,
