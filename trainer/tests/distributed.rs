@@ -216,7 +216,7 @@ fn what_cannot_work_is_said() {
     let differing = errors("recipes", &[&["--set", "train.learning_rate=2e-3"], &[]]);
     assert!(differing[1].contains("rank 1 has another recipe than rank 0"), "{differing:?}");
     assert!(differing[0].contains("rank 0 lost touch"), "{differing:?}");
-    let uneven = errors("uneven", &[&["--set", "train.batch_size=9"]; 2]);
+    let uneven = errors("uneven", &[&["--set", "train.batch_size=9"][..]; 2]);
     assert!(
         uneven.iter().all(|error| error.contains("train.batch_size is 9: expected a multiple of the number of processes, 2")),
         "{uneven:?}"
