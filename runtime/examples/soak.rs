@@ -128,7 +128,10 @@ impl Drop for Process {
 impl Soak {
     /// Runs it: the verdict.
     pub fn run(&self) -> anyhow::Result<Value> {
-        ensure!(self.seconds > 0.0 && self.streams > 0 && self.lap > 30, "expected more than 0 seconds and streams, and laps of more than 30 frames");
+        ensure!(
+            self.seconds > 0.0 && self.streams > 0 && self.lap > 30,
+            "expected more than 0 seconds and streams, and laps of more than 30 frames"
+        );
         let server = match &self.server {
             Some(server) => server.clone(),
             None => std::env::current_exe()?.ancestors().nth(2).unwrap_or(Path::new(".")).join("runtime"),
@@ -142,13 +145,18 @@ impl Soak {
         let mut line = String::new();
         BufReader::new(process.0.stdout.take().context("the server's output")?).read_line(&mut line)?;
         let about: Value = serde_json::from_str(&line).with_context(|| format!("expected the server's line, found \"{line}\""))?;
-        let address = |name: &str| about[name].as_str().unwrap_or_default().parse::<SocketAddr>().with_context(|| format!("no address in {line}"));
+        let address =
+            |name: &str| about[name].as_str().unwrap_or_default().parse::<SocketAddr>().with_context(|| format!("no address in {line}"));
         let world = Arc::new(World {
             http: address("http")?,
             grpc: address("grpc")?,
             model: lifter.name().to_owned(),
             input: lifter.engine().inputs()[0].name.clone(),
-            tolerance: if lifter.engine().metadata().is_some_and(|metadata| metadata.has_top_k_graph) { TOLERANCE_TOP_K } else { TOLERANCE },
+            tolerance: if lifter.engine().metadata().is_some_and(|metadata| metadata.has_top_k_graph) {
+                TOLERANCE_TOP_K
+            } else {
+                TOLERANCE
+            },
             over: AtomicBool::new(false),
             seen: Seen::default(),
         });
@@ -207,7 +215,8 @@ impl Soak {
         }
         let Seen { laps, frames, poses, wrong, dropped, held_up, worst_25_millionths, worst_mm_thousandths } = &world.seen;
         let [laps, frames, poses, wrong, dropped, held_up, worst_25, worst_mm] =
-            [laps, frames, poses, wrong, dropped, held_up, worst_25_millionths, worst_mm_thousandths].map(|count| count.load(Ordering::Relaxed));
+            [laps, frames, poses, wrong, dropped, held_up, worst_25_millionths, worst_mm_thousandths]
+                .map(|count| count.load(Ordering::Relaxed));
         if wrong > 0 || dropped > 0 || poses != frames || laps == 0 {
             problems.push(format!("good streams: {frames} frames, {poses} poses, {wrong} wrong, {dropped} dropped, {laps} laps"));
         }
@@ -257,7 +266,8 @@ fn resident_mb(pid: u32) -> anyhow::Result<f64> {
 
 /// How much higher the last fifth reaches than the fifth after the first: peaks of equal length, once caches are warm.
 fn growth_mb(memory: &[(f64, f64)]) -> f64 {
-    let peak = |from: f64, to: f64| memory.iter().filter(|sample| (from..to).contains(&sample.0)).map(|sample| sample.1).fold(0.0, f64::max);
+    let peak =
+        |from: f64, to: f64| memory.iter().filter(|sample| (from..to).contains(&sample.0)).map(|sample| sample.1).fold(0.0, f64::max);
     let (early, late) = (peak(0.2, 0.4), peak(0.8, 2.0));
     if early == 0.0 { 0.0 } else { late - early }
 }
@@ -380,7 +390,13 @@ fn good_client(world: &World, patterns: &[Arc<Pattern>], client: usize, streams:
     let mut socket = connect(world.http)?;
     while world.goes_on() {
         let mut laps: Vec<Lap> = (0..streams)
-            .map(|i| Lap { pattern: patterns[(client + i) % patterns.len()].clone(), binary: i % 2 == 0, number: u32::MAX, next: 0, ended: false })
+            .map(|i| Lap {
+                pattern: patterns[(client + i) % patterns.len()].clone(),
+                binary: i % 2 == 0,
+                number: u32::MAX,
+                next: 0,
+                ended: false,
+            })
             .collect();
         for (i, lap) in laps.iter().enumerate() {
             socket.send(open_text(i, &lap.pattern.settings, if lap.binary { "binary" } else { "json" })?)?;
@@ -426,14 +442,19 @@ fn hear(world: &World, socket: &mut Socket, laps: &mut [Lap], until: Option<Inst
     socket.get_mut().set_read_timeout(Some(patience))?;
     let message = match socket.read() {
         Ok(message) => message,
-        Err(WsError::Io(error)) if until.is_some() && matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => return Ok(()),
+        Err(WsError::Io(error))
+            if until.is_some() && matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+        {
+            return Ok(());
+        }
         Err(error) => return Err(error).context("nothing came, or the connection broke"),
     };
     match message {
         Message::Binary(bytes) => {
             ensure!(bytes.len() == runtime::serve::POSE_BYTES, "a pose of {} bytes", bytes.len());
             let number = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-            let floats: Vec<f32> = bytes[164..].chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])).collect();
+            let floats: Vec<f32> =
+                bytes[164..].chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])).collect();
             let lap = laps.iter_mut().find(|lap| lap.number == number).context("a pose of a stream that is not open")?;
             compare(world, lap, &floats[..51], &floats[51..102], &floats[102..]);
         }
@@ -470,7 +491,11 @@ fn compare(world: &World, lap: &mut Lap, pose25: &[f32], camera_mm: &[f32], worl
     world.seen.poses.fetch_add(1, Ordering::Relaxed);
     // no distance at all is worse than any
     let apart = |found: &[f32], expected: &[f32]| match found.len() == expected.len() {
-        true => found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, |worst: f32, d| if d > worst || d.is_nan() { d } else { worst }),
+        true => found
+            .iter()
+            .zip(expected)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, |worst: f32, d| if d > worst || d.is_nan() { d } else { worst }),
         false => f32::INFINITY,
     };
     let (apart_25, apart_mm) = match lap.pattern.poses.get(lap.next) {
@@ -679,7 +704,9 @@ fn sizes(world: &World, random: &mut Random) -> anyhow::Result<()> {
             let mut record = vec![1, 0, 0xff, 0xff];
             record.extend([0; 12]);
             socket.send(Message::binary(record))?;
-            socket.send(Message::text(json!({ "id": 1, "open": { "image": { "width": HUGE, "height": HUGE }, "look_ahead": HUGE } }).to_string()))?;
+            socket.send(Message::text(
+                json!({ "id": 1, "open": { "image": { "width": HUGE, "height": HUGE }, "look_ahead": HUGE } }).to_string(),
+            ))?;
             socket.read()?;
             socket.send(Message::binary(vec![0; 1 << 20]))?;
             while socket.read().is_ok() {}
@@ -692,7 +719,8 @@ fn sizes(world: &World, random: &mut Random) -> anyhow::Result<()> {
             while stream.write_all(&chunk).is_ok() {}
         }
         3 => {
-            let body = json!({ "inputs": [{ "name": world.input, "shape": [HUGE, HUGE, 17, 3], "datatype": "FP32", "data": [1.0] }] }).to_string();
+            let body =
+                json!({ "inputs": [{ "name": world.input, "shape": [HUGE, HUGE, 17, 3], "datatype": "FP32", "data": [1.0] }] }).to_string();
             let mut stream = TcpStream::connect(world.http)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             write!(stream, "POST /v2/models/{}/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", world.model, body.len())?;
@@ -703,7 +731,8 @@ fn sizes(world: &World, random: &mut Random) -> anyhow::Result<()> {
         _ => {
             let mut stream = TcpStream::connect(world.grpc)?;
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00\xff\xff\xff\x00\x00\x00\x00\x00\x01")?;
+            stream
+                .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00\xff\xff\xff\x00\x00\x00\x00\x00\x01")?;
             let mut answer = [0; 4096];
             while stream.read(&mut answer)? > 0 {}
         }

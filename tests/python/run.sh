@@ -46,3 +46,7 @@ else
 fi
 
 tests/python/ops.sh
+
+# the server, by other people's clients
+$python -c "import tritonclient, websockets" 2>/dev/null || .native/venv/bin/pip install -q --disable-pip-version-check websockets "tritonclient[http,grpc]"
+$python tests/python/check_server.py target/debug/runtime models/clip-xs.onnx

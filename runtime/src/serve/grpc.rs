@@ -258,7 +258,10 @@ async fn model_infer(app: Arc<App>, request: ModelInferRequest) -> Result<ModelI
         (None, [raw]) => inference::floats(raw)?,
         (Some(contents), []) => contents.fp32_contents.clone(),
         (_, raw) => {
-            return bad(format!("expected the input's numbers either in fp32_contents or as one of raw_input_contents, found {} of these", raw.len()));
+            return bad(format!(
+                "expected the input's numbers either in fp32_contents or as one of raw_input_contents, found {} of these",
+                raw.len()
+            ));
         }
     };
     drop(raw_input_contents);

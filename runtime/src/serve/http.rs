@@ -142,7 +142,12 @@ async fn model_ready(State(app): State<Arc<App>>, Path(path): Path<ModelPath>) -
     Ok(ready_answer(&app))
 }
 
-async fn model_infer(State(app): State<Arc<App>>, Path(path): Path<ModelPath>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn model_infer(
+    State(app): State<Arc<App>>,
+    Path(path): Path<ModelPath>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     app.check_model(&path.model, &path.version)?;
     // a place before the body: no more of them are in memory than may be
     let _place = app.infer_place()?;
@@ -156,9 +161,9 @@ async fn model_infer(State(app): State<Arc<App>>, Path(path): Path<ModelPath>, h
             None => return Err(Problem::Bad("expected Inference-Header-Content-Length to be a number of bytes".to_owned())),
         },
     };
-    let body: Bytes = axum::body::to_bytes(body, app.limits.max_body_bytes).await.map_err(|_| {
-        Problem::TooBig(format!("expected a whole body of at most {} bytes (--max-body-bytes)", app.limits.max_body_bytes))
-    })?;
+    let body: Bytes = axum::body::to_bytes(body, app.limits.max_body_bytes)
+        .await
+        .map_err(|_| Problem::TooBig(format!("expected a whole body of at most {} bytes (--max-body-bytes)", app.limits.max_body_bytes)))?;
     let (request, values) = inference::read(&body, json_length)?;
     drop(body);
     let [input] = &request.inputs[..] else { return Err(Problem::Bad("expected one input".to_owned())) };
@@ -201,8 +206,10 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Response {
         return answer(StatusCode::SERVICE_UNAVAILABLE, "the server stops");
     }
     let limit = app.limits.max_message_bytes;
-    upgrade.max_message_size(limit).max_frame_size(limit).read_buffer_size(16 << 10).write_buffer_size(16 << 10).on_upgrade(|socket| async move {
-        socket::serve(app, socket).await;
-        drop(connection);
-    })
+    upgrade.max_message_size(limit).max_frame_size(limit).read_buffer_size(16 << 10).write_buffer_size(16 << 10).on_upgrade(
+        |socket| async move {
+            socket::serve(app, socket).await;
+            drop(connection);
+        },
+    )
 }

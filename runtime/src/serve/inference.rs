@@ -204,7 +204,9 @@ impl App {
                 let answer = self.engine.infer(input.values, shape).await;
                 answer.map(|values| (values, [shape[0], shape[1], shape[2], 3])).map_err(|error| match error {
                     InferError::Bad(error) => Problem::Bad(error),
-                    InferError::Full => Problem::Full(format!("{} infer requests wait already (--max-infer-requests)", self.limits.max_infer_requests)),
+                    InferError::Full => {
+                        Problem::Full(format!("{} infer requests wait already (--max-infer-requests)", self.limits.max_infer_requests))
+                    }
                     InferError::Unavailable => Problem::Unavailable("there is no engine now: try again later".to_owned()),
                     InferError::Failed(error) => Problem::Failed(error),
                 })
@@ -246,13 +248,19 @@ impl App {
         let (Ok(shape), true) = (<[usize; 4]>::try_from(sizes), input.shape.len() == 4) else {
             return bad(format!("expected the input's shape to be {}, found {:?}", card.input, &input.shape[..input.shape.len().min(8)]));
         };
-        let fits = card.input.shape.len() == 4 && card.input.shape.iter().zip(shape).all(|(fixed, n)| n > 0 && fixed.is_none_or(|fixed| fixed == n));
+        let fits = card.input.shape.len() == 4
+            && card.input.shape.iter().zip(shape).all(|(fixed, n)| n > 0 && fixed.is_none_or(|fixed| fixed == n));
         if !fits {
             return bad(format!("expected the input's shape to be {}, found {shape:?}", card.input));
         }
         match shape[0].checked_mul(shape[1]) {
             Some(frames) if frames <= self.limits.max_infer_frames => {}
-            _ => return Err(Problem::TooBig(format!("a request has at most {} frames (--max-infer-frames), found {shape:?}", self.limits.max_infer_frames))),
+            _ => {
+                return Err(Problem::TooBig(format!(
+                    "a request has at most {} frames (--max-infer-frames), found {shape:?}",
+                    self.limits.max_infer_frames
+                )));
+            }
         }
         let expected: usize = shape.iter().product();
         if input.values.len() != expected {

@@ -139,7 +139,8 @@ pub(super) async fn listen(listener: TcpListener, speaks: Speaks, router: Router
 /// Says no, and reads a little of what was sent, so that the answer is not lost with the connection.
 async fn refuse(mut stream: TcpStream, most: usize) -> std::io::Result<()> {
     let body = format!("{{\"error\":\"the server has at most {most} connections (--max-connections): try again later\"}}");
-    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: ";
+    let head =
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: ";
     stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).await?;
     stream.shutdown().await?;
     let mut sink = [0; 1024];
@@ -152,7 +153,14 @@ async fn refuse(mut stream: TcpStream, most: usize) -> std::io::Result<()> {
 }
 
 /// Serves a connection until it ends, does nothing for too long, or the server stops.
-async fn serve(stream: TcpStream, speaks: Speaks, connection: Connection, router: Router, app: Arc<App>, mut stopping: watch::Receiver<bool>) {
+async fn serve(
+    stream: TcpStream,
+    speaks: Speaks,
+    connection: Connection,
+    router: Router,
+    app: Arc<App>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let with_connection = connection.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(with_connection.clone());

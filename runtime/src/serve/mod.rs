@@ -42,19 +42,19 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-pub use self::{
-    limits::Limits,
-    model::{Give, Model, ModelCard},
-    protocol::{JOINT_BYTES, POSE_BYTES, RECORD_HEAD},
-    token::{SHORTEST_TOKEN, Token},
-    worker::Opener,
-};
 use self::{
     inference::Problem,
     limits::{Gate, Permit},
     listen::Speaks,
     metrics::{Metrics, Refused},
     worker::Engine,
+};
+pub use self::{
+    limits::Limits,
+    model::{Give, Model, ModelCard},
+    protocol::{JOINT_BYTES, POSE_BYTES, RECORD_HEAD},
+    token::{SHORTEST_TOKEN, Token},
+    worker::Opener,
 };
 use crate::Error;
 
@@ -182,7 +182,10 @@ impl App {
     fn infer_place(&self) -> Result<Permit, Problem> {
         self.infers.enter().ok_or_else(|| {
             self.metrics.refused(Refused::Infer);
-            Problem::Full(format!("there are {} infer requests already (--max-infer-requests): try again later", self.limits.max_infer_requests))
+            Problem::Full(format!(
+                "there are {} infer requests already (--max-infer-requests): try again later",
+                self.limits.max_infer_requests
+            ))
         })
     }
 }

@@ -136,7 +136,8 @@ pub(super) fn joints(bytes: &[u8], source: Source) -> Result<Keypoints17, String
     let keypoints: Vec<Keypoint> = joints
         .iter()
         .map(|joint| {
-            let [x_px, y_px, confidence] = std::array::from_fn(|k| f32::from_le_bytes([joint[4 * k], joint[4 * k + 1], joint[4 * k + 2], joint[4 * k + 3]]));
+            let [x_px, y_px, confidence] =
+                std::array::from_fn(|k| f32::from_le_bytes([joint[4 * k], joint[4 * k + 1], joint[4 * k + 2], joint[4 * k + 3]]));
             Keypoint::new(x_px, y_px, confidence)
         })
         .collect();
@@ -213,7 +214,8 @@ pub(super) enum Written {
 }
 
 pub(super) fn write(out: Out) -> Written {
-    let about = |stream, dropped, ended, id: Option<StreamId>| text(&Text { opened: None, dropped, ended, stream: Some(stream), id: id.as_ref() });
+    let about =
+        |stream, dropped, ended, id: Option<StreamId>| text(&Text { opened: None, dropped, ended, stream: Some(stream), id: id.as_ref() });
     Written::Text(match out {
         Out::Text(text) => text,
         Out::Pose { form: Form::Binary, stream, pose, .. } => return Written::Binary(pose_bytes(stream, &pose)),
@@ -302,7 +304,12 @@ mod tests {
             panic!()
         };
         assert_eq!((open.form, open.settings.hop, open.settings.image.width_px), (Form::Binary, Some(2), 640));
-        for bad in [r#"{"open": 3}"#, r#"{"open": {}}"#, r#"{"open": {"image": {"width": 640, "height": 480}, "form": "xml"}}"#, r#"{"open": {"image": {"width": 640, "height": 480}, "hopp": 1}}"#] {
+        for bad in [
+            r#"{"open": 3}"#,
+            r#"{"open": {}}"#,
+            r#"{"open": {"image": {"width": 640, "height": 480}, "form": "xml"}}"#,
+            r#"{"open": {"image": {"width": 640, "height": 480}, "hopp": 1}}"#,
+        ] {
             assert!(matches!(read_text(bad), Ok(Said::Open(None, Err(_)))), "{bad}");
         }
         assert!(matches!(read_text(r#"{"time_s": 0, "keypoints": null}"#), Ok(Said::Line(None, _))));

@@ -84,6 +84,7 @@ pub(super) enum Ending {
 }
 
 /// What the engine's thread finds in a stream's queue.
+#[allow(clippy::large_enum_variant)] // there is one at a time
 pub(super) enum Taken {
     Frame(QueuedFrame),
     /// There will be no more.
@@ -221,11 +222,30 @@ pub(super) struct Ended {
 pub(super) enum Out {
     /// As it stands.
     Text(String),
-    Pose { stream: u32, id: Option<StreamId>, form: Form, pose: Box<StreamPose> },
-    Drops { id: Option<StreamId>, stream: u32, drops: Drops },
+    Pose {
+        stream: u32,
+        id: Option<StreamId>,
+        form: Form,
+        pose: Box<StreamPose>,
+    },
+    Drops {
+        id: Option<StreamId>,
+        stream: u32,
+        drops: Drops,
+    },
     /// The frame in this message is no good.
-    Error { id: Option<StreamId>, stream: u32, code: &'static str, message: Option<u64>, error: String },
-    Ended { id: Option<StreamId>, stream: u32, ended: Ended },
+    Error {
+        id: Option<StreamId>,
+        stream: u32,
+        code: &'static str,
+        message: Option<u64>,
+        error: String,
+    },
+    Ended {
+        id: Option<StreamId>,
+        stream: u32,
+        ended: Ended,
+    },
 }
 
 /// What waits to be sent over one connection.
@@ -528,7 +548,8 @@ mod tests {
         assert!(matches!(&said[0], Out::Text(text) if text == "hello"));
         assert!(matches!(&said[1], Out::Drops { drops, .. } if *drops == Drops { output: 3, ..Drops::default() }));
         assert_eq!(said.iter().filter(|out| matches!(out, Out::Error { .. })).count(), MOST_ERRORS + 1);
-        let times: Vec<f64> = said.iter().filter_map(|out| if let Out::Pose { pose, .. } = out { Some(pose.time_s) } else { None }).collect();
+        let times: Vec<f64> =
+            said.iter().filter_map(|out| if let Out::Pose { pose, .. } = out { Some(pose.time_s) } else { None }).collect();
         assert_eq!(times, [3.0, 4.0]);
         assert!(matches!(said.last(), Some(Out::Ended { ended, .. }) if ended.drops.output == 3 && ended.refused == 20));
         assert!(slot.done.load(Ordering::Relaxed) && outbox.open_streams() == 0);

@@ -265,8 +265,13 @@ impl Session {
                 return OPEN_COST;
             }
             Ok(Said::Line(id, line)) => {
-                let Some((number, source)) = self.numbers.get(&id).and_then(|number| Some((*number, self.streams.get(number)?.source))) else {
-                    self.refuse("stream", "there is no such stream: open it first with {\"open\": {\"image\": ...}, \"id\": ...}", id.as_ref());
+                let Some((number, source)) = self.numbers.get(&id).and_then(|number| Some((*number, self.streams.get(number)?.source)))
+                else {
+                    self.refuse(
+                        "stream",
+                        "there is no such stream: open it first with {\"open\": {\"image\": ...}, \"id\": ...}",
+                        id.as_ref(),
+                    );
                     return 1.0;
                 };
                 match protocol::event(&line, source) {
@@ -316,7 +321,10 @@ impl Session {
             return Err(("stream", "this stream is open already: end it first, and wait for \"ended\"".to_owned()));
         }
         if self.outbox.open_streams() >= app.limits.max_streams_per_connection {
-            return Err(("limit", format!("a connection has at most {} streams (--max-streams-per-connection)", app.limits.max_streams_per_connection)));
+            return Err((
+                "limit",
+                format!("a connection has at most {} streams (--max-streams-per-connection)", app.limits.max_streams_per_connection),
+            ));
         }
         if settings.skeleton.joints() > app.limits.max_joints {
             return Err(("limit", format!("a skeleton has at most {} joints (--max-joints)", app.limits.max_joints)));

@@ -59,7 +59,9 @@ mod tests {
             token.is_in(&headers)
         };
         assert!(with("Bearer 0123456789abcdef") && with("bearer  0123456789abcdef"));
-        for wrong in ["", "Bearer", "Bearer ", "Bearer 0123456789abcde", "Bearer 0123456789abcdefg", "Basic 0123456789abcdef", "0123456789abcdef"] {
+        for wrong in
+            ["", "Bearer", "Bearer ", "Bearer 0123456789abcde", "Bearer 0123456789abcdefg", "Basic 0123456789abcdef", "0123456789abcdef"]
+        {
             assert!(!with(wrong), "{wrong}");
         }
         assert!(!token.is_in(&HeaderMap::new()));

@@ -221,15 +221,8 @@ impl Engine {
 
 /// The engine's thread. It ends when [`Engine::stop`] says so.
 pub(super) fn work(engine: &Engine, opener: &Opener) {
-    let mut worker = Worker {
-        engine,
-        opener,
-        seats: HashMap::new(),
-        pending: BTreeSet::new(),
-        jobs: VecDeque::new(),
-        reopen: None,
-        last_reopen: None,
-    };
+    let mut worker =
+        Worker { engine, opener, seats: HashMap::new(), pending: BTreeSet::new(), jobs: VecDeque::new(), reopen: None, last_reopen: None };
     while worker.receive() {
         worker.round();
     }
@@ -306,7 +299,8 @@ impl Worker<'_> {
                 }
             }
         }
-        let (together, alone): (Vec<_>, Vec<_>) = seated.iter_mut().filter(|(_, seat, _)| seat.core.is_due()).partition(|(_, seat, _)| seat.failures == 0);
+        let (together, alone): (Vec<_>, Vec<_>) =
+            seated.iter_mut().filter(|(_, seat, _)| seat.core.is_due()).partition(|(_, seat, _)| seat.failures == 0);
         let mut broken = None;
         if !together.is_empty() {
             broken = self.run(&*model, together);
@@ -407,7 +401,12 @@ impl Worker<'_> {
                     Err(error) => {
                         outcomes[i].failed = true;
                         said = error.to_string();
-                        slot.outbox.error(slot.number, "engine", None, format!("a run of the model failed, and its frames are dropped: {error}"));
+                        slot.outbox.error(
+                            slot.number,
+                            "engine",
+                            None,
+                            format!("a run of the model failed, and its frames are dropped: {error}"),
+                        );
                     }
                 }
             };
@@ -501,7 +500,12 @@ impl Worker<'_> {
                 tracing::warn!("the engine runs again");
                 self.engine.set_model(Some(model));
                 for (slot, _) in self.seats.values() {
-                    slot.outbox.error(slot.number, "engine_ready", None, format!("the engine runs again, after it had failed: {}", reopen.reason));
+                    slot.outbox.error(
+                        slot.number,
+                        "engine_ready",
+                        None,
+                        format!("the engine runs again, after it had failed: {}", reopen.reason),
+                    );
                 }
                 self.pending.extend(self.seats.keys());
                 self.last_reopen = Some((Instant::now(), reopen.wait));
@@ -609,11 +613,9 @@ fn count(slot: &Slot, seat: &mut Seat, metrics: &Metrics) {
     let (now, before) = (seat.stats(), seat.counted);
     seat.counted = now;
     let dropped = now.dropped - before.dropped;
-    for (reason, frames) in [
-        (Dropped::Engine, dropped),
-        (Dropped::TooFast, now.too_fast - before.too_fast),
-        (Dropped::Empty, now.empty - before.empty),
-    ] {
+    for (reason, frames) in
+        [(Dropped::Engine, dropped), (Dropped::TooFast, now.too_fast - before.too_fast), (Dropped::Empty, now.empty - before.empty)]
+    {
         if frames > 0 {
             metrics.dropped(reason, frames);
         }

@@ -229,12 +229,14 @@ fn a_model_that_cannot_run_does_not_start() {
 
 #[test]
 fn infer_requests_wait_their_turn_and_streams_go_first() {
-    let (server, command, _) = commanded(settings(Limits { max_infer_requests: 2, ..Limits::default() }), Command::Slow(Duration::from_millis(50)));
+    let (server, command, _) =
+        commanded(settings(Limits { max_infer_requests: 2, ..Limits::default() }), Command::Slow(Duration::from_millis(50)));
     let address = server.http_address();
     let card = lifter().card();
     let values = vec![0.1; 300 * FRAMES * 17 * 3];
     // 2700 frames: six slices
-    let body = json!({ "inputs": [{ "name": card.input.name, "shape": [300, FRAMES, 17, 3], "datatype": "FP32", "data": values }] }).to_string();
+    let body =
+        json!({ "inputs": [{ "name": card.input.name, "shape": [300, FRAMES, 17, 3], "datatype": "FP32", "data": values }] }).to_string();
     let askers: Vec<_> = (0..6)
         .map(|_| {
             let (body, path) = (body.clone(), format!("/v2/models/{}/infer", card.name));

@@ -15,8 +15,16 @@ macro_rules! message {
 }
 
 message!(Empty {});
-message!(Flag { #[prost(bool, tag = "1")] value: bool });
-message!(Name { #[prost(string, tag = "1")] name: String, #[prost(string, tag = "2")] version: String });
+message!(Flag {
+    #[prost(bool, tag = "1")]
+    value: bool
+});
+message!(Name {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    version: String
+});
 message!(ServerAbout {
     #[prost(string, tag = "1")] name: String,
     #[prost(string, tag = "2")] version: String,

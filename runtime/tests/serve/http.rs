@@ -58,7 +58,10 @@ fn infer_gives_what_the_engine_gives() {
         assert_eq!(status, 200, "{answer}");
         assert_eq!((&answer["model_name"], &answer["model_version"], &answer["id"]), (&json!(card.name), &json!("1"), &json!("7")));
         let output = &answer["outputs"][0];
-        assert_eq!((&output["name"], &output["datatype"], &output["shape"]), (&json!(card.output.name), &json!("FP32"), &json!([batch, FRAMES, 17, 3])));
+        assert_eq!(
+            (&output["name"], &output["datatype"], &output["shape"]),
+            (&json!(card.output.name), &json!("FP32"), &json!([batch, FRAMES, 17, 3]))
+        );
         let found = flat(&output["data"]);
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(found.len() == expected.len() && worst < 1e-5, "{worst}");

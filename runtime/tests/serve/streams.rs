@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{
     client::{
-        Client, Reply, alone, close_poses, close_to, end_record, flat, frames_of, get, lifter, metric, read_pose, record, same_poses, serve,
-        serve_model, settings, shipped,
+        Client, Reply, alone, close_poses, close_to, end_record, flat, frames_of, get, lifter, metric, read_pose, record, same_poses,
+        serve, serve_model, settings, shipped,
     },
     common::IMAGE,
 };
@@ -57,7 +57,9 @@ fn same_as_alone(lifter: Arc<Lifter>, tolerance_25: f32, tolerance_mm: f32) {
                 .into_iter()
                 .enumerate()
                 // each at a rate, a length and a clock of its own
-                .map(|(i, set)| (set.clone(), frames_of(set.skeleton, 20 + 3 * i, [30.0, 30.0, 25.0, 50.0, 30.0, 29.0][i], 100.0 * i as f64, sway)))
+                .map(|(i, set)| {
+                    (set.clone(), frames_of(set.skeleton, 20 + 3 * i, [30.0, 30.0, 25.0, 50.0, 30.0, 29.0][i], 100.0 * i as f64, sway))
+                })
                 .collect();
             let numbers: Vec<u32> = all.iter().enumerate().map(|(i, (set, _))| client.open(&format!("s{i}"), set, form)).collect();
             for t in 0..40 {
@@ -100,7 +102,10 @@ fn same_as_alone(lifter: Arc<Lifter>, tolerance_25: f32, tolerance_mm: f32) {
                 assert_eq!(binary[i].len(), expected.len());
                 for (found, expected) in binary[i].iter().zip(&expected) {
                     assert_eq!((found.time_s, found.delay_s), (expected.time_s, expected.delay_s as f32));
-                    assert_eq!(found.flags, u8::from(expected.held) | u8::from(expected.restarted) << 1 | u8::from(set.height_m.is_some()) << 2);
+                    assert_eq!(
+                        found.flags,
+                        u8::from(expected.held) | u8::from(expected.restarted) << 1 | u8::from(set.height_m.is_some()) << 2
+                    );
                     close_to(&found.confidence, &expected.confidence, 0.0);
                     close_to(&[found.height_m], &[expected.height_m], 1e-3);
                     close_to(&found.pose25, expected.pose25.as_flattened(), tolerance_25);
@@ -109,7 +114,10 @@ fn same_as_alone(lifter: Arc<Lifter>, tolerance_25: f32, tolerance_mm: f32) {
                 }
             }
             for value in ended {
-                assert_eq!((&value["ended"]["reason"], &value["ended"]["dropped"], &value["ended"]["drops"]), (&json!("client"), &json!(0), &json!({})));
+                assert_eq!(
+                    (&value["ended"]["reason"], &value["ended"]["dropped"], &value["ended"]["drops"]),
+                    (&json!("client"), &json!(0), &json!({}))
+                );
             }
             all.iter().map(|(_, frames)| frames.len()).sum::<usize>()
         })

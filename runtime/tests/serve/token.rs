@@ -57,7 +57,9 @@ fn pages_of_strangers_are_refused() {
     let server = serve(Settings { allow_origins: vec!["https://good.example".into()], ..settings(Limits::default()) });
     let address = server.http_address();
     let own = format!("http://{address}");
-    for (origin, status) in [(own.as_str(), 200), ("https://good.example", 200), ("https://bad.example", 403), ("null", 403), ("http://127.0.0.1:1", 403)] {
+    for (origin, status) in
+        [(own.as_str(), 200), ("https://good.example", 200), ("https://bad.example", 403), ("null", 403), ("http://127.0.0.1:1", 403)]
+    {
         assert_eq!(request(address, "GET", "/v2", &[("origin", origin)], &[]).0, status, "{origin}");
         let expected = if status == 200 { None } else { Some(status) };
         assert_eq!(Client::try_connect(address, &[("origin", origin)]).err(), expected, "{origin}");

@@ -56,7 +56,10 @@ fn bad_messages_are_named_and_change_nothing() {
         ("stream", open_text("a", &plain(), "json").to_string()),
         ("settings", json!({ "id": "b", "open": {} }).to_string()),
         ("settings", json!({ "id": "b", "open": { "image": { "width": 0, "height": 720 } } }).to_string()),
-        ("settings", json!({ "id": "b", "open": { "image": { "width": 1280, "height": 720 }, "look_ahead": 99_999_999_999u64 } }).to_string()),
+        (
+            "settings",
+            json!({ "id": "b", "open": { "image": { "width": 1280, "height": 720 }, "look_ahead": 99_999_999_999u64 } }).to_string(),
+        ),
         ("settings", json!({ "id": "b", "open": { "image": { "width": 1280, "height": 720 }, "hop": 0 } }).to_string()),
         ("settings", json!({ "id": "b", "open": { "image": { "width": 1280, "height": 720 }, "height_m": -1 } }).to_string()),
         ("settings", json!({ "id": "b", "open": { "image": { "width": 1280, "height": 720 }, "skeleton": "spider" } }).to_string()),

@@ -164,9 +164,10 @@ pub fn serve(args: &ServeArgs, options: &EngineOptions, json: bool) -> anyhow::R
 fn token(args: &ServeArgs) -> anyhow::Result<Option<Token>> {
     let (text, source) = match (&args.token_file, std::env::var(TOKEN_VARIABLE)) {
         _ if args.no_token => return Ok(None),
-        (Some(path), _) => {
-            (std::fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?, path.display().to_string())
-        }
+        (Some(path), _) => (
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?,
+            path.display().to_string(),
+        ),
         (None, Ok(text)) => (text, format!("${TOKEN_VARIABLE}")),
         (None, Err(std::env::VarError::NotPresent)) => return Ok(None),
         (None, Err(error)) => bail!("cannot read the token in ${TOKEN_VARIABLE}: {error}"),
