@@ -227,6 +227,8 @@ pub fn metadata(frames: usize, normalisation: Normalisation, fps: f32) -> ModelM
         skeleton: ModelMetadata::SKELETON.into(),
         frames,
         frames_dynamic: true,
+        causal: false,
+        look_ahead: 0,
         dim_in: 3,
         normalisation,
         fps,
