@@ -620,7 +620,7 @@ fn garbage(world: &World, random: &mut Random) -> anyhow::Result<()> {
             stream.set_read_timeout(Some(Duration::from_millis(200)))?;
             stream.write_all(&bytes(random))?;
             let mut answer = [0; 4096];
-            stream.read(&mut answer)?;
+            let _whatever = stream.read(&mut answer)?;
         }
         2 => {
             let mut socket = connect(world.http)?;
@@ -725,7 +725,7 @@ fn sizes(world: &World, random: &mut Random) -> anyhow::Result<()> {
             stream.set_read_timeout(Some(PATIENCE))?;
             write!(stream, "POST /v2/models/{}/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", world.model, body.len())?;
             let mut answer = [0; 4096];
-            stream.read(&mut answer)?;
+            let _whatever = stream.read(&mut answer)?;
         }
         // an HTTP/2 frame of 2^24 bytes
         _ => {
