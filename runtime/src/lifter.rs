@@ -377,7 +377,9 @@ impl Lifter {
 
     /// Who is in the clip, one after the other, as a stream has it.
     fn people(&self, clip: &KeypointClip) -> Result<Vec<Person>, Error> {
-        let fps = self.fps.unwrap_or(f64::from(u16::MAX)); // metadata of a causal model have a rate
+        let Some(fps) = self.fps else {
+            return Err(Error::Unstated { path: self.engine.path().to_owned(), what: "at how many frames a second it was trained".into() });
+        };
         let (mut presence, mut fill) = (Presence::new(DEFAULT_HOLD_S), CausalFill::default());
         let mut causal = CausalSteps::new(self.normalisation, clip.image, fps);
         let mut people: Vec<Person> = Vec::new();

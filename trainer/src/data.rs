@@ -400,10 +400,10 @@ impl Validation {
                             dim_in: live.dim_in,
                             normalisation: recipe.data.normalisation,
                             fps: f64::from(recipe.data.fps),
-                            look_ahead: live.look_aheads[0],
                             flip: recipe.train.validate_with_flip,
                         };
-                        evaluate_live(lifter, set, &feeding, 0)?
+                        // its least look-ahead: the hardest, and the one that is waited for most often
+                        evaluate_live(lifter, live, set, &feeding)?.swap_remove(0)
                     }
                 };
                 let figures = report.mean(true).or_else(|| report.mean(false)).context("validation has no clips")?;

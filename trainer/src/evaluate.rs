@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use datasets::{CausalFeeding, EvaluationSet, LinearRegression, MeanPose, Report, SampleSource, Windowing, evaluate, evaluate_causal};
+use network::{Context, LiveConfig};
 use serde::Serialize;
 
 use crate::{model::Lifter, weights::values};
@@ -19,16 +20,17 @@ pub fn evaluate_lifter(lifter: &Lifter, set: &EvaluationSet, windowing: &Windowi
     Ok(report)
 }
 
-/// Measures a live lifter on every frame of a set, as a stream, with the look-ahead at `index` of those it has.
+/// Measures a live lifter on every frame of a set, as a stream: one report for each of its look-aheads.
 ///
 /// # Errors
 /// See [`datasets::evaluate_causal`].
-pub fn evaluate_live(lifter: &Lifter, set: &EvaluationSet, feeding: &CausalFeeding, index: usize) -> Result<Report> {
-    let report = evaluate_causal(set, feeding, |input, frames| -> Result<Vec<f32>, tch::TchError> {
+pub fn evaluate_live(lifter: &Lifter, live: &LiveConfig, set: &EvaluationSet, feeding: &CausalFeeding) -> Result<Vec<Report>> {
+    let reports = evaluate_causal(set, feeding, &live.look_aheads, |input, frames| -> Result<Vec<Vec<f32>>, tch::TchError> {
         let x = lifter.tensor(input, [1, frames, pose::JOINTS, feeding.dim_in]);
-        Ok(values(&lifter.predict_ahead(&x, index, false).to_device(tch::Device::Cpu).to_kind(tch::Kind::Float)))
+        let all = tch::no_grad(|| lifter.forward(&x, &Context::EVALUATION)).to_device(tch::Device::Cpu).to_kind(tch::Kind::Float);
+        Ok((0..live.look_aheads.len()).map(|index| values(&all.narrow(-1, 3 * index as i64, 3).contiguous())).collect())
     })?;
-    Ok(report)
+    Ok(reports)
 }
 
 /// A predictor's figures with its name.

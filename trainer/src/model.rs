@@ -65,14 +65,9 @@ impl Lifter {
     }
 
     /// Evaluation without gradients. `flip` averages with the prediction of the mirrored input, mirrored back.
+    /// Of a live lifter, with the first of its look-aheads.
     pub fn predict(&self, x: &Tensor, flip: bool) -> Tensor {
-        self.predict_ahead(x, 0, flip)
-    }
-
-    /// Evaluation without gradients, of a live lifter with the look-ahead at `index` of those it has: (B, T, J, 3). `flip` averages with
-    /// the prediction of the mirrored input, mirrored back.
-    pub fn predict_ahead(&self, x: &Tensor, index: usize, flip: bool) -> Tensor {
-        let forward = |x: &Tensor| self.forward(x, &Context::EVALUATION).narrow(-1, 3 * index as i64, 3);
+        let forward = |x: &Tensor| self.forward(x, &Context::EVALUATION).narrow(-1, 0, 3);
         tch::no_grad(|| {
             let plain = forward(x);
             if flip { (plain + mirror(&forward(&mirror(x)))) / 2.0 } else { plain }

@@ -258,11 +258,9 @@ fn mocap(args: &Args, subject: &Subject) -> Result<ExitCode> {
             row(MODEL_FLIP, evaluate::evaluate_lifter(&opened.lifter, &set, &Windowing { flip: true, ..windowing })?),
         ],
         Some(live) => {
-            let feeding = |look_ahead| CausalFeeding { dim_in: live.dim_in, normalisation, fps: f64::from(fps), look_ahead, flip: false };
-            let of = |(index, &k): (usize, &usize)| -> Result<_> {
-                Ok(row(&look_ahead_name(k), evaluate::evaluate_live(&opened.lifter, &set, &feeding(k), index)?))
-            };
-            live.look_aheads.iter().enumerate().map(of).collect::<Result<_>>()?
+            let feeding = CausalFeeding { dim_in: live.dim_in, normalisation, fps: f64::from(fps), flip: false };
+            let reports = evaluate::evaluate_live(&opened.lifter, live, &set, &feeding)?;
+            live.look_aheads.iter().zip(reports).map(|(&k, report)| row(&look_ahead_name(k), report)).collect()
         }
     };
     if has_train && !args.no_baselines {
