@@ -301,7 +301,7 @@ mod tests {
                 assert_eq!(own.len().div_ceil(batch / ranks), samples.div_ceil(batch), "every rank has a part of every batch");
             }
             for (index, expected) in order.chunks(batch).enumerate() {
-                let (mut found, mut share) = (Vec::new(), 0.0);
+                let (mut found, mut share) = (Vec::<usize>::new(), 0.0);
                 for (rank, own) in orders.iter().enumerate() {
                     let per_batch = batch / ranks;
                     let taken = &own[index * per_batch..((index + 1) * per_batch).min(own.len())];
