@@ -47,7 +47,7 @@ impl Vmc {
     fn try_send(&mut self, pose: &StreamPose) -> io::Result<()> {
         let bones = humanoid::bones(&pose.world_mm).map_err(io::Error::other)?;
         let time_s = pose.time_s - *self.start_s.get_or_insert(pose.time_s);
-        for packet in packets(time_s, pose.held, &bones).map_err(io::Error::other)? {
+        for packet in packets(time_s, pose.held, &bones).map_err(|error| io::Error::other(error.to_string()))? {
             self.socket.send_to(&packet, self.receiver)?;
         }
         Ok(())
