@@ -175,10 +175,13 @@ fn an_avatar_stands_as_the_pose_says() {
             }
         }
         // The rotations alone point the limbs: an avatar of other proportions stands alike.
-        for (name, next, rest) in [("LeftUpperArm", 12, [-1.0, 0.0, 0.0]), ("RightLowerLeg", 3, [0.0, -1.0, 0.0]), ("Chest", 8, [0.0, 1.0, 0.0])] {
+        for (name, next, rest) in
+            [("LeftUpperArm", 12, [-1.0, 0.0, 0.0]), ("RightLowerLeg", 3, [0.0, -1.0, 0.0]), ("Chest", 8, [0.0, 1.0, 0.0])]
+        {
             let joint = HUMANOID.iter().find(|(bone, ..)| *bone == name).unwrap().2;
-            let along: [f32; 3] =
-                std::array::from_fn(|k| (pose["world_mm"][next][k].as_f64().unwrap() - pose["world_mm"][joint][k].as_f64().unwrap()) as f32);
+            let along: [f32; 3] = std::array::from_fn(|k| {
+                (pose["world_mm"][next][k].as_f64().unwrap() - pose["world_mm"][joint][k].as_f64().unwrap()) as f32
+            });
             let length = along.iter().map(|v| v * v).sum::<f32>().sqrt();
             let found = rotate(stands[name].1, rest);
             let expected = [-along[0] / length, along[2] / length, -along[1] / length];
@@ -208,7 +211,10 @@ fn bad_datagrams_are_answered_and_one_person_is_shown() {
     assert_eq!(program.answer()["id"], "anna");
     assert_eq!(program.answer()["id"], "ben");
     let refused = program.answer();
-    assert!(refused["id"] == "carl" && refused["line"] == 6 && refused["error"].as_str().unwrap().contains("2 streams already"), "{refused}");
+    assert!(
+        refused["id"] == "carl" && refused["line"] == 6 && refused["error"].as_str().unwrap().contains("2 streams already"),
+        "{refused}"
+    );
     assert_eq!(program.answer()["time_s"], 0.02);
 
     // Anna's two poses, and none of Ben's

@@ -58,8 +58,9 @@ pub struct poselift_options {
     pub image_width_px: u32,
     /// See `image_width_px`.
     pub image_height_px: u32,
-    /// Frames, at the model's rate, that are waited for after a frame: a later and better pose; 0 = none.
-    pub look_ahead: u32,
+    /// Frames, at the model's rate, that are waited for after a frame: a later and better pose; 0 = none, -1 = as the model is used
+    /// best: 4, or a live model's own.
+    pub look_ahead: i32,
     /// Frames, at the model's rate, between two runs of the model.
     pub hop: u32,
     /// Seconds over which a person who is not seen is held.
@@ -151,7 +152,7 @@ pub extern "C" fn poselift_default_options() -> poselift_options {
     poselift_options {
         image_width_px: 0,
         image_height_px: 0,
-        look_ahead: look_ahead as u32,
+        look_ahead: look_ahead.map_or(-1, |frames| frames as i32),
         hop: hop as u32,
         hold_s,
         height_m: 0.0,
@@ -177,7 +178,10 @@ pub unsafe extern "C" fn poselift_open(model: *const poselift_model, options: *c
             fov_deg => Some(Intrinsics::from_horizontal_fov_deg(image, fov_deg).map_err(|error| error.to_string())?),
         };
         let streaming = StreamOptions {
-            look_ahead: options.look_ahead as usize,
+            look_ahead: match options.look_ahead {
+                -1 => None,
+                frames => Some(usize::try_from(frames).map_err(|_| format!("expected a look-ahead of -1 or more frames, found {frames}"))?),
+            },
             hop: options.hop as usize,
             hold_s: options.hold_s,
             scale: if unknown(options.height_m) { Scale::DefaultHeight } else { Scale::Height { height_m: options.height_m } },
@@ -200,8 +204,7 @@ pub unsafe extern "C" fn poselift_open(model: *const poselift_model, options: *c
 pub unsafe extern "C" fn poselift_push(stream: *mut poselift_stream, time_s: c_double, keypoints: *const c_float) -> c_int {
     // SAFETY: the caller's promise; it is only read, now, and f32 has no alignment that C's float has not.
     let keypoints = unsafe { keypoints.cast::<[[f32; 3]; JOINTS]>().as_ref() };
-    let keypoints: Option<Keypoints17> =
-        keypoints.map(|joints| joints.map(|[x_px, y_px, confidence]| Keypoint { x_px, y_px, confidence }));
+    let keypoints: Option<Keypoints17> = keypoints.map(|joints| joints.map(|[x_px, y_px, confidence]| Keypoint { x_px, y_px, confidence }));
     // SAFETY: the caller's promise.
     unsafe {
         with_stream(stream, |stream| {
@@ -242,7 +245,8 @@ pub unsafe extern "C" fn poselift_poll(stream: *mut poselift_stream, pose: *mut 
         if pose.is_null() {
             return Err("expected room for a pose, found null".into());
         }
-        let Some(StreamPose { time_s, delay_s, held, restarted, confidence, camera_mm, world_mm, height_m, .. }) = stream.waiting.pop_front()
+        let Some(StreamPose { time_s, delay_s, held, restarted, confidence, camera_mm, world_mm, height_m, .. }) =
+            stream.waiting.pop_front()
         else {
             return Ok(0);
         };

@@ -100,7 +100,10 @@ fn expected(clip: &KeypointClip, backend: Backend) -> Vec<Vec<f64>> {
         poses.extend(stream.push(*time_s, Some(frame)).unwrap());
     }
     poses.extend(stream.finish().unwrap());
-    poses.iter().map(|pose| [pose.time_s, pose.delay_s].into_iter().chain(pose.world_mm.as_flattened().iter().map(|&v| v.into())).collect()).collect()
+    poses
+        .iter()
+        .map(|pose| [pose.time_s, pose.delay_s].into_iter().chain(pose.world_mm.as_flattened().iter().map(|&v| v.into())).collect())
+        .collect()
 }
 
 #[test]
@@ -187,7 +190,13 @@ fn wrong_calls_are_errors_and_never_crashes() {
         (options.image_width_px, options.image_height_px) = (1000, 1000);
         assert!(poselift_open(ptr::null(), &options).is_null() && poselift_open(model, ptr::null()).is_null());
         assert!(last_error().contains("found null"));
-        for spoil in [|o: &mut poselift::poselift_options| o.hop = 0, |o| o.look_ahead = u32::MAX, |o| o.hold_s = f64::NAN, |o| o.horizontal_fov_deg = 500.0] {
+        for spoil in [
+            |o: &mut poselift::poselift_options| o.hop = 0,
+            |o| o.look_ahead = i32::MAX,
+            |o| o.look_ahead = -2,
+            |o| o.hold_s = f64::NAN,
+            |o| o.horizontal_fov_deg = 500.0,
+        ] {
             let mut wrong = options;
             spoil(&mut wrong);
             assert!(poselift_open(model, &wrong).is_null() && !last_error().is_empty());

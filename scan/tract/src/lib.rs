@@ -36,19 +36,17 @@ fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn Infer
         schema::DOMAIN,
         node.domain
     );
-    ensure!(
-        node.input.len() <= schema::INPUTS.len(),
-        "SelectiveScan takes {} inputs, found {}",
-        schema::INPUTS.len(),
-        node.input.len()
-    );
+    ensure!(node.input.len() <= schema::INPUTS.len(), "SelectiveScan takes {} inputs, found {}", schema::INPUTS.len(), node.input.len());
     let mut present = optional_inputs(node);
     let inputs: [Option<usize>; schema::INPUTS.len()] = std::array::from_fn(|_| present.next().flatten());
     for (name, input) in schema::INPUTS.iter().zip(&inputs).take(schema::REQUIRED_INPUTS) {
         ensure!(input.is_some(), "SelectiveScan: the input {name} is missing");
     }
     let outputs: Vec<Option<usize>> = optional_outputs(node).take(schema::OUTPUTS.len()).collect();
-    ensure!(outputs[0].is_some() && node.output.len() <= schema::OUTPUTS.len(), "SelectiveScan has the outputs y and, if wanted, last_state");
+    ensure!(
+        outputs[0].is_some() && node.output.len() <= schema::OUTPUTS.len(),
+        "SelectiveScan has the outputs y and, if wanted, last_state"
+    );
     let delta_softplus = match node.get_attr_opt::<i64>(schema::DELTA_SOFTPLUS)? {
         None | Some(0) => false,
         Some(1) => true,

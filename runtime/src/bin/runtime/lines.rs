@@ -111,7 +111,11 @@ impl<'a, W: Write> Session<'a, W> {
             let length = match socket.recv(&mut datagram) {
                 Ok(length) => length,
                 // what the system says of datagrams that nobody took; none of ours
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => continue,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) =>
+                {
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             self.summary.lines += 1;

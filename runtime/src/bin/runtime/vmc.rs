@@ -112,7 +112,9 @@ mod tests {
         assert!(packets.len() <= 2 && packets.iter().all(|packet| packet.len() <= LARGEST_PACKET));
         let mut found = Vec::new();
         for packet in &packets {
-            let (rest, OscPacket::Bundle(OscBundle { content, .. })) = rosc::decoder::decode_udp(packet).unwrap() else { panic!("no bundle") };
+            let (rest, OscPacket::Bundle(OscBundle { content, .. })) = rosc::decoder::decode_udp(packet).unwrap() else {
+                panic!("no bundle")
+            };
             assert!(rest.is_empty());
             found.extend(content);
         }
