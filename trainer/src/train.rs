@@ -31,7 +31,7 @@ use crate::{
     replica::{Objective, Replicas, Shard, Terms},
     report,
     tensorboard::EventWriter,
-    tuning::{BaseMetrics, Guard, Mixed, Tuning},
+    tuning::{BaseMetrics, Mixed, Tuning},
     weights::Drawing,
 };
 
@@ -153,11 +153,11 @@ impl<'a> Run<'a> {
     pub fn among(recipe: &'a Recipe, options: &'a RunOptions, processes: Option<Distributed>) -> Result<Self> {
         let is_first = processes.as_ref().is_none_or(Distributed::is_first);
         let RunData { mut source, validation } = data::open(recipe, &options.data)?;
-        let guard = open_base(recipe, options, &mut source)?;
+        let base = open_base(recipe, options, &mut source)?;
         if let Some(processes) = &processes {
             check_alike(processes, recipe, source.len())?;
         }
-        let (lifter, tuning) = make_lifter(recipe, options, guard)?;
+        let (lifter, tuning) = make_lifter(recipe, options, base)?;
         if is_first {
             prepare_folder(recipe, options)?;
         }
@@ -326,6 +326,14 @@ impl<'a> Run<'a> {
         events.scalars(self.place.step, points)
     }
 
+    /// Points of the curves of epochs, at the step that is reached.
+    fn draw_epoch(&mut self, points: impl Iterator<Item = (String, f64)>) -> Result<()> {
+        let Some(events) = &mut self.events else { return Ok(()) };
+        let points: Vec<(String, f64)> = points.collect();
+        events.scalars(self.place.step, points.iter().map(|(tag, value)| (tag.as_str(), *value)))?;
+        events.flush()
+    }
+
     fn bar(&self, steps_per_epoch: u64) -> EpochBar {
         if !self.is_first() {
             return EpochBar::hidden();
@@ -448,6 +456,8 @@ impl<'a> Run<'a> {
         self.place.elapsed_s = self.elapsed_s();
         checkpoint::save_model(&self.options.out.join(checkpoint::BEST), self.recipe, &self.lifter.weights.state_dict(), &self.place)?;
         self.save_last()?;
+        let of_base = base.iter().flat_map(|(_, figures)| curves("base", figures));
+        self.draw_epoch(curves("validation", &figures).into_iter().chain(of_base))?;
         let (loss, mpjpe, n_mpjpe, velocity) = (f64::NAN, f64::NAN, f64::NAN, f64::NAN); // `null`: nothing was trained
         self.write_metrics(&EpochMetrics {
             epoch: 0,
@@ -515,14 +525,10 @@ impl<'a> Run<'a> {
         }
         let Validated { error, chosen_by, figures, conditions } = validated?;
         let base = base?.flatten();
-        if let Some(events) = &mut self.events {
-            let of_epoch = [("loss", loss), ("mpjpe", mpjpe), ("n_mpjpe", n_mpjpe), ("velocity", velocity), ("clips_per_s", clips_per_s)];
-            let of_epoch = of_epoch.map(|(name, value)| (format!("epoch/{name}"), value)).into_iter();
-            let of_base = base.iter().flat_map(|(_, figures)| curves("base", figures));
-            let points: Vec<(String, f64)> = of_epoch.chain(curves("validation", &figures)).chain(of_base).collect();
-            events.scalars(self.place.step, points.iter().map(|(tag, value)| (tag.as_str(), *value)))?;
-            events.flush()?;
-        }
+        let of_epoch = [("loss", loss), ("mpjpe", mpjpe), ("n_mpjpe", n_mpjpe), ("velocity", velocity), ("clips_per_s", clips_per_s)];
+        let of_epoch = of_epoch.map(|(name, value)| (format!("epoch/{name}"), value)).into_iter();
+        let of_base = base.iter().flat_map(|(_, figures)| curves("base", figures));
+        self.draw_epoch(of_epoch.chain(curves("validation", &figures)).chain(of_base))?;
         let mut best = self.place.best_mpjpe_mm.is_none_or(|least| error < least);
         if let Some(tuning) = &self.tuning {
             let stale_epochs = if best { 0 } else { self.place.stale_epochs + 1 };
@@ -688,7 +694,7 @@ pub fn windowing(recipe: &Recipe) -> Windowing {
 }
 
 /// The model with new weights, or with those of the checkpoint that a fine-tuning starts from.
-fn make_lifter(recipe: &Recipe, options: &RunOptions, guard: Option<Guard>) -> Result<(Lifter, Option<Tuning>)> {
+fn make_lifter(recipe: &Recipe, options: &RunOptions, base: Option<Validation>) -> Result<(Lifter, Option<Tuning>)> {
     match (&recipe.finetune, &options.start) {
         (None, None) => {
             let drawing = Drawing { seed: recipe.train.seed, layer_scale: recipe.train.layer_scale };
@@ -696,7 +702,7 @@ fn make_lifter(recipe: &Recipe, options: &RunOptions, guard: Option<Guard>) -> R
         }
         (Some(config), Some(start)) => {
             let mut lifter = Lifter::load(&recipe.model, &start.weights, tch::Kind::Float, options.device)?;
-            let tuning = Tuning::new(config, &mut lifter, guard, recipe.train.seed)?;
+            let tuning = Tuning::new(config, &mut lifter, base, recipe.train.seed)?;
             Ok((lifter, Some(tuning)))
         }
         (Some(config), None) => bail!(
@@ -709,7 +715,7 @@ fn make_lifter(recipe: &Recipe, options: &RunOptions, guard: Option<Guard>) -> R
 }
 
 /// Opens the base data of a fine-tuning: what is watched; samples to be replayed are mixed into `source`.
-fn open_base(recipe: &Recipe, options: &RunOptions, source: &mut Arc<dyn SampleSource>) -> Result<Option<Guard>> {
+fn open_base(recipe: &Recipe, options: &RunOptions, source: &mut Arc<dyn SampleSource>) -> Result<Option<Validation>> {
     let Some(finetune) = &recipe.finetune else { return Ok(None) };
     let Some(base) = options.start.as_ref().and_then(|start| start.base.as_ref()) else {
         let needs = [(finetune.replay > 0.0, "replay"), (finetune.max_forgetting.is_some(), "max_forgetting")];
@@ -727,7 +733,7 @@ fn open_base(recipe: &Recipe, options: &RunOptions, source: &mut Arc<dyn SampleS
         })?;
         *source = Arc::new(Mixed::new(source.clone(), replayed, finetune.replay)?);
     }
-    Ok(Some(Guard { validation, limit: finetune.max_forgetting }))
+    Ok(Some(validation))
 }
 
 /// Refuses to overwrite a run, and saves the resolved recipe.

@@ -142,14 +142,6 @@ fn depth(name: &str, layers: usize) -> usize {
     }
 }
 
-/// What base data is watched, and how far the model may forget it.
-pub struct Guard {
-    /// Its measure.
-    pub validation: Validation,
-    /// Beyond it the run stops.
-    pub limit: Option<Forgetting>,
-}
-
 /// The error on the base data after an epoch.
 #[derive(Clone, Debug, Serialize)]
 pub struct BaseMetrics {
@@ -166,7 +158,8 @@ pub struct BaseMetrics {
 pub struct Tuning {
     config: FinetuneConfig,
     lora: Option<Lora>,
-    guard: Option<Guard>,
+    /// Measures the error on the base data.
+    base: Option<Validation>,
 }
 
 /// What the end of an epoch means.
@@ -183,7 +176,7 @@ impl Tuning {
     ///
     /// # Errors
     /// A pattern that names no parameter, nothing left to be trained.
-    pub fn new(config: &FinetuneConfig, lifter: &mut Lifter, guard: Option<Guard>, seed: u64) -> Result<Self> {
+    pub fn new(config: &FinetuneConfig, lifter: &mut Lifter, base: Option<Validation>, seed: u64) -> Result<Self> {
         for pattern in &config.freeze {
             let frozen = lifter.weights.freeze(|name| matches(pattern, name));
             let known = lifter.weights.entries().iter().any(|entry| matches(pattern, &entry.name)); // by an earlier pattern
@@ -197,7 +190,7 @@ impl Tuning {
             lora.freeze_others(&mut lifter.weights);
         }
         ensure!(lifter.weights.parameters().next().is_some(), "finetune.freeze {:?} leaves nothing to be trained", config.freeze);
-        Ok(Self { config: config.clone(), lora, guard })
+        Ok(Self { config: config.clone(), lora, base })
     }
 
     /// Each trained tensor with the name of the weight that it changes.
@@ -258,20 +251,20 @@ impl Tuning {
     /// # Errors
     /// As [`Validation::measure`].
     pub fn measure_base(&self, lifter: &Lifter, recipe: &Recipe) -> Result<Option<(f64, Json)>> {
-        let Some(guard) = &self.guard else { return Ok(None) };
-        let validated = guard.validation.measure(lifter, recipe)?;
+        let Some(base) = &self.base else { return Ok(None) };
+        let validated = base.measure(lifter, recipe)?;
         Ok(Some((validated.error, validated.figures)))
     }
 
     /// What of the base data is measured.
     pub fn base_description(&self) -> Option<&str> {
-        self.guard.as_ref().map(|guard| guard.validation.description.as_str())
+        self.base.as_ref().map(|base| base.description.as_str())
     }
 
     /// Whether an epoch may be kept and the run goes on: `base` is the error on the base data before everything and now, `stale_epochs` how
     /// many epochs in a row, this one included, brought no new best.
     pub fn judge(&self, base: Option<(f64, f64)>, stale_epochs: u64) -> Verdict {
-        if let (Some((before, now)), Some(limit)) = (base, self.guard.as_ref().and_then(|guard| guard.limit))
+        if let (Some((before, now)), Some(limit)) = (base, self.config.max_forgetting)
             && limit.is_exceeded(before, now)
         {
             let ends = format!(
@@ -402,12 +395,17 @@ mod tests {
 
     #[test]
     fn a_run_ends_in_time() {
-        let of = |patience, guard| Tuning { config: FinetuneConfig { patience, ..config() }, lora: None, guard };
+        let of =
+            |patience, max_forgetting| Tuning { config: FinetuneConfig { patience, max_forgetting, ..config() }, lora: None, base: None };
         let kept = Verdict { may_be_kept: true, ends: None };
-        assert_eq!(of(None, None).judge(None, 100), kept);
+        assert_eq!(of(None, None).judge(Some((60.0, 600.0)), 100), kept);
         assert_eq!(of(Some(3), None).judge(None, 2), kept);
         let late = of(Some(3), None).judge(None, 3);
         assert!(late.may_be_kept && late.ends.unwrap().contains("3 epochs in a row"));
+        let limit = Some(Forgetting::Percent(5.0));
+        assert_eq!(of(None, limit).judge(Some((60.0, 62.9)), 0), kept);
+        let forgot = of(None, limit).judge(Some((60.0, 63.1)), 0);
+        assert!(!forgot.may_be_kept && forgot.ends.unwrap().contains("rose from 60.00 to 63.10, more than the allowed 5%"));
     }
 
     #[test]

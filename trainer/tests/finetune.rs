@@ -56,7 +56,7 @@ impl World {
             for (name, clips, seed) in [("base/mocap_train.npz", 8, 1), ("base/mocap_val.npz", 2, 2), ("new.npz", 5, 30)] {
                 synthetic::walks(name, clips, 150, seed).unwrap().save(&at(name)).unwrap();
             }
-            let tiny = ["--set", "data.stride=60", "--set", "train.learning_rate=3e-3", "--epochs", "2"];
+            let tiny = ["--set", "data.stride=60", "--set", "train.learning_rate=3e-2", "--epochs", "10"];
             let mut train = trainer();
             train.args(["train", "--threads", "1", "--config", &format!("{CONFIGS}/tiny-test.toml")]).args(tiny);
             train.arg("--data").arg(at("base")).arg("--out").arg(at("run")).assert().success();
@@ -185,7 +185,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         "{moved:?}"
     );
     let other_rank =
-        error_of(&mut world.finetune(&folder.path().join("adapters in pieces"), &["--lora", "3", "--resume", "--epochs", "9"]));
+        error_of(&mut world.finetune(&folder.path().join("adapters in pieces"), &["--lora", "3", "--resume", "--set", "train.epochs=9"]));
     assert!(other_rank.contains("another rank"), "{other_rank}");
 }
 
@@ -253,16 +253,16 @@ fn a_run_ends_when_nothing_improves_or_too_much_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let (stale, forgetful) = (folder.path().join("stale"), folder.path().join("forgetful"));
     // so small a rate changes no weight
-    world.finetune(&stale, &["--learning-rate", "1e-30", "--patience", "2", "--epochs", "9"]).assert().success();
+    world.finetune(&stale, &["--learning-rate", "1e-30", "--patience", "2", "--set", "train.epochs=9"]).assert().success();
     assert_eq!(metrics(&stale).len(), 3, "before and two epochs");
     assert!(std::fs::read_to_string(stale.join("training_report.md")).unwrap().contains("2 epochs in a row brought no lower error"));
     assert!(moved(&weights(&world.start()), &weights(&stale.join("best.pth"))).is_empty(), "the best is where it started");
     // ended stays ended
-    world.finetune(&stale, &["--learning-rate", "1e-30", "--patience", "2", "--epochs", "9", "--resume"]).assert().success();
+    world.finetune(&stale, &["--learning-rate", "1e-30", "--patience", "2", "--set", "train.epochs=9", "--resume"]).assert().success();
     assert_eq!(metrics(&stale).len(), 3);
 
     let base = world.at("base/mocap_val.npz").display().to_string();
-    let wild = ["--learning-rate", "0.1", "--epochs", "9", "--max-forgetting", "0.5mm", "--base", &base];
+    let wild = ["--learning-rate", "1", "--set", "train.epochs=9", "--max-forgetting", "0.5mm", "--base", &base];
     world.finetune(&forgetful, &wild).assert().success();
     let lines = metrics(&forgetful);
     assert_eq!(lines.len(), 2, "before and one epoch");
