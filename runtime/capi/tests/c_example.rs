@@ -15,7 +15,7 @@ use std::{
 use pose::{ImageSize, Keypoint, KeypointClip};
 use poselift::{
     POSELIFT_MOST_WAITING, poselift_close, poselift_default_options, poselift_finish, poselift_last_error, poselift_model_close,
-    poselift_model_open, poselift_open, poselift_poll, poselift_pose, poselift_push,
+    poselift_model_open, poselift_open, poselift_options, poselift_poll, poselift_pose, poselift_push,
 };
 use runtime::{Backend, EngineOptions, LiftStream, Lifter, StreamOptions};
 
@@ -190,13 +190,9 @@ fn wrong_calls_are_errors_and_never_crashes() {
         (options.image_width_px, options.image_height_px) = (1000, 1000);
         assert!(poselift_open(ptr::null(), &options).is_null() && poselift_open(model, ptr::null()).is_null());
         assert!(last_error().contains("found null"));
-        for spoil in [
-            |o: &mut poselift::poselift_options| o.hop = 0,
-            |o| o.look_ahead = i32::MAX,
-            |o| o.look_ahead = -2,
-            |o| o.hold_s = f64::NAN,
-            |o| o.horizontal_fov_deg = 500.0,
-        ] {
+        let spoils: [fn(&mut poselift_options); 5] =
+            [|o| o.hop = 0, |o| o.look_ahead = i32::MAX, |o| o.look_ahead = -2, |o| o.hold_s = f64::NAN, |o| o.horizontal_fov_deg = 500.0];
+        for spoil in spoils {
             let mut wrong = options;
             spoil(&mut wrong);
             assert!(poselift_open(model, &wrong).is_null() && !last_error().is_empty());
