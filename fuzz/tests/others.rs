@@ -1,0 +1,111 @@
+//! What does not come by `formats` or `datasets`: TFLite files, ONNX files in tract, and what C hands over.
+#![allow(missing_docs)]
+
+#[path = "../../runtime/tests/common/mod.rs"]
+mod common;
+
+use std::{ffi::CString, path::Path};
+
+use bolero::TypeGenerator;
+use fuzz::{Bench, target};
+use pose::normalise::Normalisation;
+use poselift::{
+    poselift_close, poselift_default_options, poselift_finish, poselift_model_close, poselift_model_open, poselift_open, poselift_poll,
+    poselift_pose, poselift_push,
+};
+
+fn seeds(folder: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/seeds")).join(folder);
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+target!(tflite_file, seeds("tflite"), |_: &Bench, input: &[u8]| export::tflite::convert(input));
+
+const TRACT: i32 = 1;
+
+// What tract makes of an ONNX file: whatever it says or panics with comes back as an error.
+target!(
+    onnx_in_tract,
+    vec![common::rooted(-1, 9, 3).bytes(), common::scanning(true).bytes(), common::rooted_plus(3, &[1.0]).bytes()],
+    |bench: &Bench, input: &[u8]| {
+        let path = CString::new(bench.file("a.onnx", input).to_str().unwrap()).unwrap();
+        // SAFETY: the path ends in a zero byte; what comes back is closed once, and may be null.
+        unsafe { poselift_model_close(poselift_model_open(path.as_ptr(), TRACT, 1)) }
+    }
+);
+
+target!(
+    c_path,
+    vec![b"model.onnx".to_vec(), b"/dev/null".to_vec(), "Modell \u{e4}.onnx".into(), vec![0xff; 300], vec![b'/'; 5000]],
+    |_: &Bench, input: &[u8]| {
+        let path = CString::new(input.iter().copied().filter(|&byte| byte != 0).collect::<Vec<u8>>()).unwrap();
+        // SAFETY: the path ends in a zero byte; what comes back is closed once, and may be null.
+        unsafe { poselift_model_close(poselift_model_open(path.as_ptr(), i32::from(input.len() % 7 != 0), 1)) }
+    }
+);
+
+/// What C may put into the options and frames of a stream.
+#[derive(Debug, TypeGenerator)]
+struct Calls {
+    image: (u32, u32),
+    look_ahead: i32,
+    hop: u32,
+    hold_s: u64,
+    height_m: u32,
+    fov_deg: u32,
+    /// Time, and what the keypoints are made of.
+    frames: Vec<(u64, Option<(u32, u32, u32)>)>,
+}
+
+/// Bits as C may have them, or a sensible number of about the same.
+fn number(bits: u32, sensible: f32) -> f32 {
+    if bits.is_multiple_of(4) { f32::from_bits(bits) } else { sensible * (bits % 16) as f32 / 8.0 }
+}
+
+#[test]
+fn c_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = common::rooted(-1, -1, 3).metadata(&common::metadata(9, Normalisation::PersonBox, 50.0));
+    let path = graph.write(folder.path(), "model.onnx");
+    let model = CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the path ends in a zero byte.
+    let model = unsafe { poselift_model_open(model.as_ptr(), TRACT, 1) };
+    assert!(!model.is_null());
+    let at = model as usize; // a pointer is not UnwindSafe
+    bolero::check!().with_test_time(std::time::Duration::from_secs(1)).with_iterations(100_000_000).with_type::<Calls>().for_each(
+        |calls: &Calls| {
+            let mut options = poselift_default_options();
+            (options.image_width_px, options.image_height_px) = if calls.hop % 3 == 0 { calls.image } else { (1000, 1000) };
+            (options.look_ahead, options.hop) =
+                if calls.hop % 5 == 0 { (calls.look_ahead, calls.hop) } else { (calls.look_ahead.rem_euclid(9), 1 + calls.hop % 9) };
+            options.hold_s = if calls.hold_s % 3 == 0 { f64::from_bits(calls.hold_s) } else { (calls.hold_s % 16) as f64 };
+            options.height_m = number(calls.height_m, 1.7);
+            options.horizontal_fov_deg = number(calls.fov_deg, 60.0);
+            // SAFETY: pointers are to what the functions ask for and alive while they run; the stream is closed once.
+            unsafe {
+                let stream = poselift_open(at as *const _, &options);
+                for (t, (time, keypoints)) in calls.frames.iter().enumerate() {
+                    let time_s = if time % 5 == 0 { f64::from_bits(*time) } else { t as f64 / 50.0 };
+                    let joints = keypoints.map(|(x, y, c)| -> [f32; 51] {
+                        std::array::from_fn(|i| match i % 3 {
+                            0 => number(x ^ i as u32, 500.0),
+                            1 => number(y ^ i as u32, 500.0),
+                            _ => number(c, 0.5),
+                        })
+                    });
+                    poselift_push(stream, time_s, joints.as_ref().map_or(std::ptr::null(), |joints| joints.as_ptr()));
+                }
+                poselift_finish(stream);
+                let mut pose = std::mem::zeroed::<poselift_pose>();
+                while poselift_poll(stream, &mut pose) == 1 {
+                    assert!(pose.world_mm.as_flattened().iter().all(|v| v.is_finite()), "{pose:?}");
+                }
+                poselift_close(stream);
+            }
+        },
+    );
+    // SAFETY: opened above, closed once.
+    unsafe { poselift_model_close(model) }
+}
