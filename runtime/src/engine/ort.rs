@@ -43,12 +43,7 @@ impl OrtGraph {
         let session = if options.custom_op { poselift_scan_ort::commit_with_operators(commit) } else { commit() };
         let session = session.map_err(|error| open_error(path, options, error.message()))?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect();
-        Ok(Self {
-            path: path.to_owned(),
-            inputs: ports(session.inputs()),
-            outputs: ports(session.outputs()),
-            session: Mutex::new(session),
-        })
+        Ok(Self { path: path.to_owned(), inputs: ports(session.inputs()), outputs: ports(session.outputs()), session: Mutex::new(session) })
     }
 
     fn failed(&self, error: &ort::Error) -> Error {

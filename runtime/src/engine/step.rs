@@ -93,8 +93,11 @@ impl StepEngine {
     }
 
     pub(super) fn new(path: &Path, graph: Box<dyn Graph>, options: &EngineOptions) -> Result<Self, Error> {
-        let ports = step_ports(graph.inputs(), graph.outputs())
-            .map_err(|(expected, found)| Error::NotAStep { path: path.to_owned(), expected, found })?;
+        let ports = step_ports(graph.inputs(), graph.outputs()).map_err(|(expected, found)| Error::NotAStep {
+            path: path.to_owned(),
+            expected,
+            found,
+        })?;
         let metadata = graph::read_metadata(path, &*graph)?;
         let engine = Self {
             path: path.to_owned(),
@@ -230,11 +233,17 @@ impl StepEngine {
         let batch = states.len();
         let mismatch = |expected: String, found: String| Err(Error::Shape { expected, found });
         if batch == 0 || batch > self.max_batch() {
-            return mismatch(format!("(streams, {JOINTS}, {}) of 1 to {} streams", self.ports.channels, self.max_batch()), format!("{batch} streams"));
+            return mismatch(
+                format!("(streams, {JOINTS}, {}) of 1 to {} streams", self.ports.channels, self.max_batch()),
+                format!("{batch} streams"),
+            );
         }
         let numbers = batch * JOINTS * self.ports.channels;
         if input.len() != numbers {
-            return mismatch(format!("({batch}, {JOINTS}, {}) = {numbers} numbers", self.ports.channels), format!("{} numbers", input.len()));
+            return mismatch(
+                format!("({batch}, {JOINTS}, {}) = {numbers} numbers", self.ports.channels),
+                format!("{} numbers", input.len()),
+            );
         }
         if let Some(state) = states.iter().find(|state| state.len() != self.ports.state_len) {
             return mismatch(format!("{} numbers of state for each stream", self.ports.state_len), format!("{} numbers", state.len()));
@@ -287,7 +296,10 @@ fn step_ports(inputs: &[Port], outputs: &[Port]) -> Result<StepPorts, (String, S
     let (stateful, others): (Vec<usize>, Vec<usize>) = (0..inputs.len()).partition(|&i| next_of(&inputs[i]).is_some());
     let [keypoints_input] = others[..] else {
         let found = others.iter().map(|&i| inputs[i].clone()).collect::<Vec<_>>();
-        return refuse("one input of keypoints, and an output next_X for every other input X", format!("{} inputs without one: {}", found.len(), list(&found)));
+        return refuse(
+            "one input of keypoints, and an output next_X for every other input X",
+            format!("{} inputs without one: {}", found.len(), list(&found)),
+        );
     };
     let keypoints = &inputs[keypoints_input];
     let (batch, channels) = match keypoints.shape[..] {
@@ -320,9 +332,9 @@ fn step_ports(inputs: &[Port], outputs: &[Port]) -> Result<StepPorts, (String, S
             return refuse(&format!("the output {NEXT}{port}, as its input"), next.to_string());
         }
         let numbers = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
-        let end = numbers.and_then(|numbers| state_len.checked_add(numbers)).filter(|&end| {
-            end.checked_mul(batch.unwrap_or(1)).is_some_and(|all| all <= MOST_NUMBERS)
-        });
+        let end = numbers
+            .and_then(|numbers| state_len.checked_add(numbers))
+            .filter(|&end| end.checked_mul(batch.unwrap_or(1)).is_some_and(|all| all <= MOST_NUMBERS));
         let Some(end) = end else {
             return refuse(&format!("states of at most {MOST_NUMBERS} numbers"), port.to_string());
         };
@@ -333,11 +345,16 @@ fn step_ports(inputs: &[Port], outputs: &[Port]) -> Result<StepPorts, (String, S
     let others: Vec<usize> = (0..outputs.len()).filter(|&i| states.iter().all(|state| state.output != i)).collect();
     let [poses_output] = others[..] else {
         let found = others.iter().map(|&i| outputs[i].clone()).collect::<Vec<_>>();
-        return refuse("one output of poses, and an input X for every output next_X", format!("{} outputs without one: {}", found.len(), list(&found)));
+        return refuse(
+            "one output of poses, and an input X for every output next_X",
+            format!("{} outputs without one: {}", found.len(), list(&found)),
+        );
     };
     let poses = &outputs[poses_output];
     let is_poses = match poses.shape[..] {
-        [_, frames, joints, axes] => [(frames, 1), (joints, JOINTS), (axes, 3)].iter().all(|(found, n)| found.is_none_or(|found| found == *n)),
+        [_, frames, joints, axes] => {
+            [(frames, 1), (joints, JOINTS), (axes, 3)].iter().all(|(found, n)| found.is_none_or(|found| found == *n))
+        }
         _ => false,
     };
     if !(poses.is_f32() && is_poses) {
