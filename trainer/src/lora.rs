@@ -217,7 +217,7 @@ mod tests {
         let before = adapted.merged.detach().copy();
         lora.merge();
         assert_eq!(difference(&before, &adapted.merged.detach()), 0.0, "B is zero: nothing changes at first");
-        tch::no_grad(|| adapted.b.shallow_clone().normal_(0.0, 0.05));
+        let _ = tch::no_grad(|| adapted.b.shallow_clone().normal_(0.0, 0.05));
         lora.merge();
         let x = Tensor::randn([7, 24], (Kind::Float, Device::Cpu));
         let merged = x.matmul(&adapted.merged.detach().transpose(0, 1));
@@ -232,7 +232,7 @@ mod tests {
     fn gradients_are_those_of_the_applied_form() {
         let weights = store();
         let mut lora = Lora::new(&weights, &config(4), 0).unwrap();
-        tch::no_grad(|| lora.adapted[0].b.shallow_clone().normal_(0.0, 0.05));
+        let _ = tch::no_grad(|| lora.adapted[0].b.shallow_clone().normal_(0.0, 0.05));
         lora.merge();
         let x = Tensor::randn([7, 24], (Kind::Float, Device::Cpu));
         lora.zero_grad();
@@ -265,7 +265,7 @@ mod tests {
     fn adapters_survive_a_file() {
         let weights = store();
         let lora = Lora::new(&weights, &config(4), 0).unwrap();
-        tch::no_grad(|| lora.adapted[0].b.shallow_clone().normal_(0.0, 0.05));
+        let _ = tch::no_grad(|| lora.adapted[0].b.shallow_clone().normal_(0.0, 0.05));
         lora.merge();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lora.pth");
