@@ -117,7 +117,9 @@ fn check_live(sequence: &ModelProto, step: &ModelProto, config: &LiveConfig, for
     sequences.add(&by_operator, &by_body)?;
     step_forms.add(&steps, &steps_by_body)?;
     step_by_step.add(&by_operator, &steps)?;
-    for (stage, difference) in [("the sequence graph", &sequences), ("the step graph", &step_forms), ("a step against the sequence", &step_by_step)] {
+    for (stage, difference) in
+        [("the sequence graph", &sequences), ("the step graph", &step_forms), ("a step against the sequence", &step_by_step)]
+    {
         if !difference.is_rounding() {
             return Err(Error::Differs { stage: stage.into(), difference: difference.largest, largest: difference.value });
         }

@@ -11,7 +11,9 @@
 use std::{cell::RefCell, rc::Rc};
 
 use formats::{StateDict, Tensor};
-use network::{Context, LiveConfig, LiveLifter, LiveState, Tensor as _, WeightError, WeightSource, Weights, layers::MambaState, skeleton::JOINTS};
+use network::{
+    Context, LiveConfig, LiveLifter, LiveState, Tensor as _, WeightError, WeightSource, Weights, layers::MambaState, skeleton::JOINTS,
+};
 
 use crate::{
     lifter::{Error, FileWeights, INPUT, OUTPUT},

@@ -99,10 +99,14 @@ pub fn configuration(model: &ModelProto, settings: &Settings) -> Result<String, 
     let is_state = |port: &&Port| states.iter().any(|(output, input)| port.name == output.name || port.name == *input);
     match (states.is_empty(), settings.stateful_idle_us) {
         (true, Some(_)) => {
-            return Err(Error::States("the model has no states to keep: a stateful repository takes a step graph, as `export onnx --step` writes it"));
+            return Err(Error::States(
+                "the model has no states to keep: a stateful repository takes a step graph, as `export onnx --step` writes it",
+            ));
         }
         (false, None) => {
-            return Err(Error::States("the model is a step graph, with states: add --stateful, so that the server keeps them for each stream"));
+            return Err(Error::States(
+                "the model is a step graph, with states: add --stateful, so that the server keeps them for each stream",
+            ));
         }
         _ => {}
     }

@@ -9,19 +9,12 @@ use std::{
 };
 
 use common::drawn_live_weights;
-use export::{
-    lifter,
-    live::Form,
-};
+use export::{lifter, live::Form};
 use formats::Value;
 use network::{Checkpoint, LiveConfig, ModelConfig, Overrides};
-use pose::{
-    ImageSize, Keypoint, KeypointClip, Keypoints17,
-    metadata::ModelMetadata,
-    normalise::Normalisation,
-};
-use prost::Message as _;
+use pose::{ImageSize, Keypoint, KeypointClip, Keypoints17, metadata::ModelMetadata, normalise::Normalisation};
 use proptest::prelude::*;
+use prost::Message as _;
 use runtime::{Backend, EngineOptions, LiftOptions, LiftStream, LiftedClip, Lifter, StreamCore, StreamOptions, StreamPose, run_due};
 
 const IMAGE: ImageSize = ImageSize { width_px: 1280, height_px: 720 };

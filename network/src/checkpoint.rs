@@ -192,7 +192,9 @@ fn told_of_live(
     let mamba = overrides.mamba.map(|form| format!("--mamba {form}"));
     let file = overrides.config_file.as_ref().map(|path| format!("--config {}", path.display()));
     if let Some(told) = set.or(mamba).or(file) {
-        return Err(CheckpointError::Setting(format!("{told}: the checkpoint is of a live lifter, which records its whole configuration; leave it out")));
+        return Err(CheckpointError::Setting(format!(
+            "{told}: the checkpoint is of a live lifter, which records its whole configuration; leave it out"
+        )));
     }
     let table = toml::Table::try_from(&config).map_err(|e| CheckpointError::Setting(format!("the configuration cannot be shown: {e}")))?;
     settings.extend(table.into_iter().map(|(key, value)| (key, value.to_string(), Origin::Checkpoint)));

@@ -209,7 +209,13 @@ impl CausalSteps {
     }
 }
 
-fn boxed(boxes: &mut CausalBox, normalisation: Normalisation, image: ImageSize, time_s: f64, keypoints: Keypoints17) -> Result<Step, Error> {
+fn boxed(
+    boxes: &mut CausalBox,
+    normalisation: Normalisation,
+    image: ImageSize,
+    time_s: f64,
+    keypoints: Keypoints17,
+) -> Result<Step, Error> {
     let transform = match normalisation {
         Normalisation::Frame => ImageTransform::frame(image),
         Normalisation::PersonBox => boxes.push(time_s, &keypoints)?,

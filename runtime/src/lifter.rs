@@ -220,7 +220,6 @@ impl Lifter {
             .map_err(clip_error)?;
         let merged = self.predict(clip, &segments, &plans, options.flip, progress)?;
 
-
         let (mut pose25, mut transforms) = (Vec::with_capacity(clip.frames.len()), Vec::with_capacity(clip.frames.len()));
         for (segment, merged) in segments.iter().zip(&merged) {
             let at_s = &clip.times_s[segment.frames.clone()];

@@ -37,7 +37,8 @@ static ALLOCATOR: Counting = Counting;
 fn a_hundred_thousand_frames_hold_no_more_than_a_thousand() {
     let model = StreamModel { way: Way::Window { frames: 9 }, channels: 3, normalisation: Normalisation::PersonBox, fps: 30.0 };
     let image = ImageSize { width_px: 1280, height_px: 720 };
-    let options = StreamOptions { look_ahead: Some(3), hop: 2, one_euro: Some(OneEuro::default()), constant_bones: true, ..Default::default() };
+    let options =
+        StreamOptions { look_ahead: Some(3), hop: 2, one_euro: Some(OneEuro::default()), constant_bones: true, ..Default::default() };
     let mut core = StreamCore::new(model, image, options).unwrap();
     let answer: Vec<f32> = (0..9 * 51).map(|i| 0.5 * (i as f32 * 0.7).sin()).collect();
 

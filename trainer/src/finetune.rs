@@ -100,15 +100,12 @@ fn defaults(checkpoint: &Checkpoint, metadata: Option<&ModelMetadata>, asked: &A
         }
     };
     let fps_value = |fps: f32| Value::Float(f64::from(fps));
-    let mut of_data = vec![
-        ("kind", Value::try_from(asked.kind)?),
-        ("normalisation", Value::try_from(normalisation)?),
-        ("fps", fps_value(fps)),
-        (
-            "augmentation",
-            Value::Table(Table::from_iter([("fps".to_owned(), Value::Array(vec![fps_value(0.8 * fps), fps_value(1.2 * fps)]))])),
-        ),
-    ];
+    let mut of_data =
+        vec![("kind", Value::try_from(asked.kind)?), ("normalisation", Value::try_from(normalisation)?), ("fps", fps_value(fps))];
+    if asked.kind.is_motion() || asked.kind == DataKind::OwnClips {
+        let rates = Value::Array(vec![fps_value(0.8 * fps), fps_value(1.2 * fps)]);
+        of_data.push(("augmentation", Value::Table(Table::from_iter([("fps".to_owned(), rates)]))));
+    }
     if config.live().is_some() {
         let frames = metadata.map(|m| m.frames).filter(|&frames| frames >= 2).unwrap_or(SEQUENCE_FRAMES);
         of_data.push(("sequence_frames", Value::Integer(frames as i64)));

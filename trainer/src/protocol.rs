@@ -270,7 +270,10 @@ fn report_clips(data: &Path, n_frames: usize, options: ClipOptions) -> Result<Bo
 
 /// The protocols of the field cut clips into windows and look at them from both ends.
 fn windowed(lifter: &Lifter) -> Result<&LifterConfig> {
-    lifter.config.windowed().context("the model is of the live family: measure it with --protocol mocap, the others are for models of windows")
+    lifter
+        .config
+        .windowed()
+        .context("the model is of the live family: measure it with --protocol mocap, the others are for models of windows")
 }
 
 /// Network output (B, T, 17, 3) for network input (B, T, 17, dim_in), B = `clips`.

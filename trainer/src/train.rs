@@ -554,9 +554,9 @@ impl<'a> Run<'a> {
         self.save_last()?;
 
         let place = &self.place;
-        let forgotten = base.as_ref().map_or(String::new(), |base| {
-            format!("; base data: {} ({:+.1} %)", in_words(&base.figures), base.forgetting_percent)
-        });
+        let forgotten = base
+            .as_ref()
+            .map_or(String::new(), |base| format!("; base data: {} ({:+.1} %)", in_words(&base.figures), base.forgetting_percent));
         self.write_metrics(&EpochMetrics {
             epoch: place.epoch,
             step: place.step,
@@ -593,7 +593,15 @@ impl<'a> Run<'a> {
         }
         self.place.elapsed_s = self.elapsed_s();
         let ema = self.ema.as_ref().map(|ema| ema.state_dict(&self.lifter.weights));
-        checkpoint::save_state(&self.options.out.join(checkpoint::LAST), self.recipe, &self.lifter, &self.optimiser, ema, self.tuning.as_ref(), &self.place)?;
+        checkpoint::save_state(
+            &self.options.out.join(checkpoint::LAST),
+            self.recipe,
+            &self.lifter,
+            &self.optimiser,
+            ema,
+            self.tuning.as_ref(),
+            &self.place,
+        )?;
         Ok(())
     }
 
@@ -729,7 +737,10 @@ fn open_base(recipe: &Recipe, options: &RunOptions, source: &mut Arc<dyn SampleS
     let (replayed, validation) = data::open_base(&of_base, &base.data)?;
     if finetune.replay > 0.0 {
         let replayed = replayed.with_context(|| {
-            format!("{}: one file of motion capture is only watched; finetune.replay needs a folder with mocap_train.npz", base.data.display())
+            format!(
+                "{}: one file of motion capture is only watched; finetune.replay needs a folder with mocap_train.npz",
+                base.data.display()
+            )
         })?;
         *source = Arc::new(Mixed::new(source.clone(), replayed, finetune.replay)?);
     }

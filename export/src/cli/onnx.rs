@@ -114,7 +114,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     println!("Model: {}, {} parameters.", metadata.architecture, metadata.parameters);
     match (&checkpoint.config, form) {
         (ModelConfig::MotionAgFormer(_), _) => {
-            println!("Input: any batch of windows of exactly {} frames (the temporal graph's batch normalisation fixes them).", metadata.frames);
+            println!(
+                "Input: any batch of windows of exactly {} frames (the temporal graph's batch normalisation fixes them).",
+                metadata.frames
+            );
         }
         (ModelConfig::Live(_), Form::Sequence) => println!("Input: any batch of sequences of any length, from empty states."),
         (ModelConfig::Live(_), Form::Step) => println!("Input: one frame of any batch of streams, with their states."),
@@ -169,7 +172,8 @@ fn print_live_check(report: &check::Report, step_difference: f32, form: Form) {
         report.largest_difference,
         report.largest_value
     );
-    let what = if form == Form::Step { "One frame of two people".to_owned() } else { format!("A sequence of {} frames", check::LIVE_FRAMES) };
+    let what =
+        if form == Form::Step { "One frame of two people".to_owned() } else { format!("A sequence of {} frames", check::LIVE_FRAMES) };
     println!("{what} takes {:.1} ms with the operator, {:.1} ms with the function body.", 1e3 * report.operator_s, 1e3 * report.body_s);
 }
 

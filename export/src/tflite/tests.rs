@@ -263,6 +263,9 @@ fn the_fuzzer_starts_from_these_models() {
         if std::env::var_os("UPDATE_SEEDS").is_some() {
             std::fs::write(folder.join(name), &model).expect("a seed");
         }
-        assert!(std::fs::read(folder.join(name)).is_ok_and(|seed| seed == model), "{name}: UPDATE_SEEDS=1 cargo test -p export --lib tflite");
+        assert!(
+            std::fs::read(folder.join(name)).is_ok_and(|seed| seed == model),
+            "{name}: UPDATE_SEEDS=1 cargo test -p export --lib tflite"
+        );
     }
 }

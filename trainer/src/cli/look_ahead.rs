@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use datasets::{CausalFeeding, EvaluationOptions, EvaluationSet, Figures, MocapSet, SinceStart, Windowing, errors_since_start, evaluate_windows_live};
+use datasets::{
+    CausalFeeding, EvaluationOptions, EvaluationSet, Figures, MocapSet, SinceStart, Windowing, errors_since_start, evaluate_windows_live,
+};
 use network::Overrides;
 use pose::normalise::Normalisation;
 use serde::Serialize;
@@ -157,7 +159,14 @@ fn table(rows: &[Row], split: &str, frames: usize) -> String {
     for row in rows {
         let at = |k: &usize| cell(row.look_aheads.iter().find(|at| at.look_ahead == *k).map(|at| &at.figures));
         let cells: Vec<String> = columns.iter().map(at).collect();
-        let _ = writeln!(text, "| {} | {:.2} M | {} | {} |", row.model, row.parameters as f64 / 1e6, cells.join(" | "), cell(row.whole_clip.as_ref()));
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} M | {} | {} |",
+            row.model,
+            row.parameters as f64 / 1e6,
+            cells.join(" | "),
+            cell(row.whole_clip.as_ref())
+        );
     }
     if rows.iter().any(|row| !row.since_start.is_empty()) {
         let heads: Vec<String> = SINCE_S.iter().map(|end_s| format!("to {end_s} s")).collect();

@@ -417,7 +417,9 @@ fn info(model: &Path, options: &EngineOptions) -> anyhow::Result<Report> {
                 (false, dynamic) => format!("window         {} frames{}", m.frames, if dynamic { " (any number runs)" } else { "" }),
             },
             match m.causal {
-                true => format!("look-ahead     {} frames ({:.0} ms): the model is causal", m.look_ahead, 1e3 * m.look_ahead as f32 / m.fps),
+                true => {
+                    format!("look-ahead     {} frames ({:.0} ms): the model is causal", m.look_ahead, 1e3 * m.look_ahead as f32 / m.fps)
+                }
                 false => "look-ahead     a whole window: the model is not causal".to_owned(),
             },
             format!("trained at     {} frames/s", m.fps),
