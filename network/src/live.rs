@@ -54,13 +54,13 @@ impl LiveConfig {
         vec![0]
     }
 
-    /// `live-xs`: 0.38 M parameters.
+    /// `live-xs`: 0.22 M parameters, and a head for each further look-ahead.
     #[must_use]
     pub fn xs() -> Self {
         Self {
             n_layers: 4,
             dim_in: 3,
-            dim_feat: 64,
+            dim_feat: 48,
             dim_rep: 256,
             mlp_ratio: 2,
             num_heads: 8,
@@ -71,10 +71,10 @@ impl LiveConfig {
         }
     }
 
-    /// `live-s`: 1.6 M parameters.
+    /// `live-s`: 0.56 M parameters, and a head for each further look-ahead.
     #[must_use]
     pub fn small() -> Self {
-        Self { n_layers: 8, dim_feat: 96, ..Self::xs() }
+        Self { n_layers: 6, dim_feat: 64, ..Self::xs() }
     }
 
     /// Whether such a model can be built, at sizes that no hostile file can make absurd.

@@ -29,18 +29,23 @@ fn origin<'a>(checkpoint: &'a Checkpoint, key: &str) -> (&'a str, Origin) {
     checkpoint.settings.iter().find(|(k, ..)| k == key).map(|(_, value, origin)| (value.as_str(), *origin)).expect("a known key")
 }
 
+/// The configuration, of the references' family.
+fn windowed(checkpoint: &Checkpoint) -> &LifterConfig {
+    checkpoint.config.windowed().expect("a model of windows")
+}
+
 #[test]
 fn official_files_load_unchanged() {
     for file in ["official/best_epoch.pth.tr", "official_smooth_input/best_epoch.pth.tr"] {
         let checkpoint = read(file, &Overrides::default());
         let expected = LifterConfig { n_layers: 2, dim_feat: 32, dim_rep: 64, ..LifterConfig::xs() };
-        assert_eq!(checkpoint.config, expected, "{file}");
+        assert_eq!(checkpoint.config, expected.into(), "{file}");
         assert_eq!(origin(&checkpoint, "n_layers"), ("2", Origin::Shapes));
         assert_eq!(origin(&checkpoint, "num_heads"), ("8", Origin::Default));
     }
     for file in ["best_epoch.pth.tr", "numpy1_best_epoch.pth.tr", "legacy_tar_best_epoch.pth.tr"] {
         let checkpoint = read(&format!("official_with_optimizer/{file}"), &Overrides::default());
-        assert_eq!((checkpoint.config.n_layers, checkpoint.config.dim_feat), (1, 16), "{file}");
+        assert_eq!((windowed(&checkpoint).n_layers, windowed(&checkpoint).dim_feat), (1, 16), "{file}");
         assert!(checkpoint.state.get("layers.0.fusion.weight").is_some(), "{file}: the prefix of DataParallel is removed");
     }
 }
@@ -48,15 +53,15 @@ fn official_files_load_unchanged() {
 #[test]
 fn files_of_the_original_are_global_mean_unless_told_otherwise() {
     let checkpoint = read("original_mamba_gcn_legacy/best_mamba_gcn.pth", &Overrides::default());
-    let mamba_gcn = checkpoint.config.mamba_gcn.as_ref().expect("a MambaGCN branch");
+    let mamba_gcn = windowed(&checkpoint).mamba_gcn.as_ref().expect("a MambaGCN branch");
     assert_eq!((mamba_gcn.mamba, mamba_gcn.use_attention, mamba_gcn.d_state, mamba_gcn.d_conv), (MambaForm::GlobalMean, false, 16, 4));
     // The recorded configuration says 8 heads and 2 neighbours, and the model was built with 4 and 4.
-    assert_eq!((checkpoint.config.num_heads, checkpoint.config.neighbour_num, checkpoint.config.dim_in), (4, 4, 2));
+    assert_eq!((windowed(&checkpoint).num_heads, windowed(&checkpoint).neighbour_num, windowed(&checkpoint).dim_in), (4, 4, 2));
     assert!(checkpoint.notes.iter().any(|note| note.contains("global-mean")), "{:?}", checkpoint.notes);
 
     let told = Overrides { mamba: Some(MambaForm::Selective), ..Overrides::default() };
     let checkpoint = read("original_full_fixedmamba/best_full.pth", &told);
-    let mamba_gcn = checkpoint.config.mamba_gcn.as_ref().expect("a MambaGCN branch");
+    let mamba_gcn = windowed(&checkpoint).mamba_gcn.as_ref().expect("a MambaGCN branch");
     assert_eq!((mamba_gcn.mamba, mamba_gcn.use_attention), (MambaForm::Selective, true));
     assert_eq!(origin(&checkpoint, "mamba"), ("selective", Origin::Set));
 }
@@ -65,8 +70,8 @@ fn files_of_the_original_are_global_mean_unless_told_otherwise() {
 fn what_is_told_must_not_contradict_the_weights() {
     let file = "official/best_epoch.pth.tr";
     let checkpoint = read(file, &set("act_layer", "ReLU"));
-    assert_eq!(checkpoint.config.act_layer, Activation::Relu);
-    assert_eq!(read(file, &set("num_heads", "4")).config.num_heads, 4);
+    assert_eq!(windowed(&checkpoint).act_layer, Activation::Relu);
+    assert_eq!(windowed(&read(file, &set("num_heads", "4"))).num_heads, 4);
     for (key, value, words) in [
         ("n_layers", "12", "the shapes of the weights say 2"),
         ("num_heads", "5", "a divisor of dim_feat"),
@@ -86,12 +91,12 @@ fn configuration_files_of_the_references_are_read() {
     std::fs::write(&yaml, "learning_rate: 0.0005\nnum_heads: 4\nneighbour_num: 3\nact_layer: 'gelu'\nn_layers: 2\n").expect("written");
     let from = |path: &std::path::Path| Overrides { config_file: Some(path.into()), ..Overrides::default() };
     let checkpoint = read("official/best_epoch.pth.tr", &from(&yaml));
-    assert_eq!((checkpoint.config.num_heads, checkpoint.config.neighbour_num), (4, 3));
+    assert_eq!((windowed(&checkpoint).num_heads, windowed(&checkpoint).neighbour_num), (4, 3));
     assert_eq!(origin(&checkpoint, "num_heads"), ("4", Origin::ConfigFile));
 
     let toml = folder.path().join("config.toml");
     std::fs::write(&toml, "[model]\nnum_heads = 2\n").expect("written");
-    assert_eq!(read("official/best_epoch.pth.tr", &from(&toml)).config.num_heads, 2);
+    assert_eq!(windowed(&read("official/best_epoch.pth.tr", &from(&toml))).num_heads, 2);
     assert!(refusal("official/best_epoch.pth.tr", &from(&folder.path().join("none.yaml"))).contains("cannot be read"));
 }
 

@@ -52,7 +52,8 @@ fn check(folder: &Path, file: &str, mamba: Option<MambaForm>, compare: Compare) 
     }
     let layer0 = folder.join("layer0_out.npy");
     if layer0.exists() {
-        let found = tch::no_grad(|| lifter.network.layer(0, &lifter.network.embed(&Eager(x.shallow_clone())), &Context::EVALUATION).0);
+        let network::Lifter::MotionAgFormer(network) = &lifter.network else { panic!("{name} is of the references' family") };
+        let found = tch::no_grad(|| network.layer(0, &network.embed(&Eager(x.shallow_clone())), &Context::EVALUATION).0);
         let expected = npy(&layer0, Kind::Float);
         // Inside, values are an order of magnitude larger than outputs, and the file is f32.
         match compare {

@@ -116,7 +116,7 @@ fn three_steps_in(case: &Case, kind: Kind, tolerance: Tolerance) {
     let Case { folder, config, root_relative, loss, optimiser, lr, .. } = case;
     let folder = golden("train").join(folder);
     let meta = json(&folder.join("meta.json"));
-    let lifter = Lifter::load(config, &read_state(&folder.join("init_state_dict.pth")), kind, Device::Cpu).unwrap();
+    let lifter = Lifter::load(&config.clone().into(), &read_state(&folder.join("init_state_dict.pth")), kind, Device::Cpu).unwrap();
     let mut optimiser = Optimiser::new(&lifter.weights, *optimiser);
     let (input, target) = (npy(&folder.join("input.npy"), kind), npy(&folder.join("target.npy"), kind));
     let target = if *root_relative { &target - target.narrow(2, 0, 1) } else { target };
@@ -308,7 +308,7 @@ fn replicas_take_the_gradient_of_the_whole_batch() {
         ..LifterConfig::xs()
     };
     let drawing = weights::Drawing { seed: 1, layer_scale: Some(0.5) };
-    let lifter = Lifter::new(&config, drawing, Device::Cpu).unwrap();
+    let lifter = Lifter::new(&config.clone().into(), drawing, Device::Cpu).unwrap();
     let objective = Objective { loss: LossWeights::default(), precision: Precision::F32, context: Context::TRAINING };
     let options = (Kind::Float, Device::Cpu);
     let (clip, label) = (Tensor::randn([2, 9, 17, 3], options), Tensor::randn([2, 9, 17, 3], options));
