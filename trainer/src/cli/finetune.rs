@@ -97,7 +97,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    ranks: ranks::Args,
+    ranks: ranks::RankArgs,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {

@@ -8,13 +8,13 @@ use tch::Device;
 use trainer::distributed::Distributed;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Args {
+pub struct RankArgs {
     /// With several processes (torchrun, Slurm): a process that does not answer for so long ends the job. Longer than a validation takes.
     #[arg(long, value_name = "MINUTES", default_value_t = 30.0)]
     rank_timeout: f64,
 }
 
-impl Args {
+impl RankArgs {
     /// Meets the other processes of the job; none when this one was started alone.
     pub fn join(self, device: Device) -> Result<Option<Distributed>> {
         let minutes = self.rank_timeout;
@@ -28,7 +28,7 @@ impl Args {
 }
 
 /// Which process of its machine this is, and of how many: 0 of 1 when it is alone, or when the environment is not to be understood (who
-/// trains together is told so by [`Args::join`]).
+/// trains together is told so by [`RankArgs::join`]).
 fn local() -> (usize, usize) {
     Environment::read().ok().flatten().map_or((0, 1), |environment| (environment.local_rank, environment.local_world_size))
 }

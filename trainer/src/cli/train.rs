@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    ranks: ranks::Args,
+    ranks: ranks::RankArgs,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -88,7 +88,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Trains until the end or until Ctrl-C, with the other processes of the job where there are some.
-pub(super) fn carry_out(recipe: &Recipe, options: &RunOptions, ranks: ranks::Args) -> Result<ExitCode> {
+pub(super) fn carry_out(recipe: &Recipe, options: &RunOptions, ranks: ranks::RankArgs) -> Result<ExitCode> {
     let mut run = Run::among(recipe, options, ranks.join(options.device)?)?;
     if ranks::writes() {
         progress::start_log(Some(&options.out))?;
