@@ -724,8 +724,9 @@ fn make_lifter(recipe: &Recipe, options: &RunOptions, base: Option<Validation>) 
 
 /// Opens the base data of a fine-tuning: what is watched; samples to be replayed are mixed into `source`.
 fn open_base(recipe: &Recipe, options: &RunOptions, source: &mut Arc<dyn SampleSource>) -> Result<Option<Validation>> {
-    let Some(finetune) = &recipe.finetune else { return Ok(None) };
-    let Some(base) = options.start.as_ref().and_then(|start| start.base.as_ref()) else {
+    // a recipe and a start that do not go together are refused by `make_lifter`
+    let (Some(finetune), Some(start)) = (&recipe.finetune, &options.start) else { return Ok(None) };
+    let Some(base) = &start.base else {
         let needs = [(finetune.replay > 0.0, "replay"), (finetune.max_forgetting.is_some(), "max_forgetting")];
         if let Some((_, key)) = needs.iter().find(|(given, _)| *given) {
             bail!("finetune.{key} needs base data: name it with --base-data, or leave {key} out");
