@@ -262,7 +262,7 @@ fn a_run_ends_when_nothing_improves_or_too_much_is_forgotten() {
     assert_eq!(metrics(&stale).len(), 3);
 
     let base = world.at("base/mocap_val.npz").display().to_string();
-    let wild = ["--learning-rate", "0.03", "--set", "train.epochs=9", "--max-forgetting", "0.5mm", "--base", &base];
+    let wild = ["--learning-rate", "0.2", "--set", "train.epochs=9", "--max-forgetting", "0.5mm", "--base", &base];
     world.finetune(&forgetful, &wild).assert().success();
     let lines = metrics(&forgetful);
     assert_eq!(lines.len(), 2, "before and one epoch");
