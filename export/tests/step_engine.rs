@@ -60,7 +60,7 @@ fn steps_are_the_sequence_in_both_engines_at_any_batch() {
         by_backend.push(all);
     }
     let apart = difference(&by_backend[0], &by_backend[1]);
-    println!("ort and tract differ by {apart:.1e}");
+    eprintln!("ort and tract differ by {apart:.1e}");
     assert!(apart < 1e-4, "ort and tract differ by {apart:.1e}");
 }
 
@@ -120,6 +120,6 @@ fn the_window_model_runs_in_tract() {
         all += a.len();
     }
     let share = near as f64 / all as f64;
-    println!("{:.2} % of outputs within 1e-4", 100.0 * share);
+    eprintln!("{:.2} % of outputs within 1e-4", 100.0 * share);
     assert!(share > 0.9, "{share}");
 }

@@ -42,7 +42,7 @@ target!(
     |_: &Bench, input: &[u8]| {
         let path = CString::new(input.iter().copied().filter(|&byte| byte != 0).collect::<Vec<u8>>()).unwrap();
         // SAFETY: the path ends in a zero byte; what comes back is closed once, and may be null.
-        unsafe { poselift_model_close(poselift_model_open(path.as_ptr(), i32::from(input.len() % 7 != 0), 1)) }
+        unsafe { poselift_model_close(poselift_model_open(path.as_ptr(), i32::from(!input.len().is_multiple_of(7)), 1)) }
     }
 );
 
@@ -77,10 +77,13 @@ fn c_stream() {
     bolero::check!().with_test_time(std::time::Duration::from_secs(1)).with_iterations(100_000_000).with_type::<Calls>().for_each(
         |calls: &Calls| {
             let mut options = poselift_default_options();
-            (options.image_width_px, options.image_height_px) = if calls.hop % 3 == 0 { calls.image } else { (1000, 1000) };
-            (options.look_ahead, options.hop) =
-                if calls.hop % 5 == 0 { (calls.look_ahead, calls.hop) } else { (calls.look_ahead.rem_euclid(9), 1 + calls.hop % 9) };
-            options.hold_s = if calls.hold_s % 3 == 0 { f64::from_bits(calls.hold_s) } else { (calls.hold_s % 16) as f64 };
+            (options.image_width_px, options.image_height_px) = if calls.hop.is_multiple_of(3) { calls.image } else { (1000, 1000) };
+            (options.look_ahead, options.hop) = if calls.hop.is_multiple_of(5) {
+                (calls.look_ahead, calls.hop)
+            } else {
+                (calls.look_ahead.rem_euclid(9), 1 + calls.hop % 9)
+            };
+            options.hold_s = if calls.hold_s.is_multiple_of(3) { f64::from_bits(calls.hold_s) } else { (calls.hold_s % 16) as f64 };
             options.height_m = number(calls.height_m, 1.7);
             options.horizontal_fov_deg = number(calls.fov_deg, 60.0);
             // SAFETY: pointers are to what the functions ask for and alive while they run; the stream is closed once.

@@ -195,7 +195,7 @@ fn bad_datagrams_are_answered_and_one_person_is_shown() {
     let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut program = Running::start(receiver.local_addr().unwrap(), &["--max-streams", "2"]);
     let source = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let send = |bytes: &[u8]| drop(source.send_to(bytes, program.source).unwrap());
+    let send = |bytes: &[u8]| assert!(source.send_to(bytes, program.source).is_ok());
     let clip = walk(4, 50.0);
     send(b"no line");
     send(&[0xff; 60_000]);

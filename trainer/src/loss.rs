@@ -62,7 +62,7 @@ impl LossWeights {
         let mut first = at(0);
         let others = (look_aheads.len() - 1) as f64;
         for index in 1..look_aheads.len() {
-            first.total = first.total + at(index).total / others;
+            first.total += at(index).total / others;
         }
         first
     }

@@ -321,7 +321,9 @@ impl Recipe {
                 (data.augmentation != Augmentation::default(), "augmentation"),
             ];
             for (_, key) in of_motion.iter().filter(|(given, _)| *given) {
-                tracing::warn!("data.{key} changes nothing: it is for motion that random cameras look at, and clips of this data.kind were seen by a camera");
+                tracing::warn!(
+                    "data.{key} changes nothing: it is for motion that random cameras look at, and clips of this data.kind were seen by a camera"
+                );
             }
             return Ok(());
         }

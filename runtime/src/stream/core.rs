@@ -182,8 +182,8 @@ pub struct StreamCore {
 /// What waits for the engine, and for whom.
 #[derive(Clone, Debug)]
 enum Through {
-    Windows(Windows),
-    Steps(Steps),
+    Windows(Box<Windows>),
+    Steps(Box<Steps>),
 }
 
 /// A frame that waits for its pose.
@@ -217,8 +217,8 @@ impl StreamCore {
             }
         }
         let through = match model.way {
-            Way::Window { frames } => Through::Windows(Windows::new(&model, frames, image, &options)?),
-            Way::Step { look_ahead, state_len } => Through::Steps(Steps::new(&model, look_ahead, state_len, image, &options)?),
+            Way::Window { frames } => Through::Windows(Box::new(Windows::new(&model, frames, image, &options)?)),
+            Way::Step { look_ahead, state_len } => Through::Steps(Box::new(Steps::new(&model, look_ahead, state_len, image, &options)?)),
         };
         Ok(Self {
             model,
