@@ -24,12 +24,14 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser as _;
-use pose::{ImageSize, JOINTS, Keypoint, Keypoints17};
-use runtime::{AnyEngine, EngineOptions, LiftStream, Lifter, StreamPose, StreamSettings};
+use pose::{Keypoint, Keypoints17};
+use runtime::{
+    AnyEngine, EngineOptions, LiftStream, Lifter, StreamPose, StreamSettings,
+    trial::{IMAGE, walker},
+};
 use serde_json::{Value, json};
 use tungstenite::{Error as WsError, Message, WebSocket};
 
-const IMAGE: ImageSize = ImageSize { width_px: 1280, height_px: 720 };
 /// How far a good pose may be from that of a stream alone, in 2.5D and in millimetres: the order of a sum depends on the size of the batch.
 const TOLERANCE: (f32, f32) = (1e-4, 1.0);
 /// The same for a model whose graph of the most similar frames jumps where two are alike.
@@ -302,7 +304,8 @@ impl Pattern {
             ..StreamSettings::new(IMAGE)
         };
         let fps = [30.0, 30.0, 25.0, 29.5][kind % 4];
-        let frames: Vec<(f64, Keypoints17)> = (0..length).map(|t| t as f64 / fps).map(|time_s| (time_s, walker(time_s, kind))).collect();
+        let frames: Vec<(f64, Keypoints17)> =
+            (0..length).map(|t| t as f64 / fps).map(|time_s| (time_s, walker(time_s, kind as f64))).collect();
         let mut stream = LiftStream::new(lifter, IMAGE, settings.options()?)?;
         let mut poses = Vec::with_capacity(length);
         for (time_s, keypoints) in &frames {
@@ -313,32 +316,6 @@ impl Pattern {
         ensure!(poses.len() == length, "a pose for each frame");
         Ok(Self { settings, frames, poses, late })
     }
-}
-
-/// Someone who walks on the spot, each kind at another step.
-fn walker(time_s: f64, kind: usize) -> Keypoints17 {
-    // offsets from the pelvis as shares of the height, and how far each joint swings; Human3.6M order
-    const AT: [[f32; 3]; JOINTS] = [
-        [0.0, 0.0, 0.0],
-        [-0.06, 0.0, 0.0],
-        [-0.06, 0.24, 0.04],
-        [-0.07, 0.48, 0.09],
-        [0.06, 0.0, 0.0],
-        [0.06, 0.24, -0.04],
-        [0.07, 0.48, -0.09],
-        [0.0, -0.13, 0.0],
-        [0.0, -0.28, 0.0],
-        [0.0, -0.34, 0.0],
-        [0.0, -0.42, 0.0],
-        [0.1, -0.27, 0.0],
-        [0.14, -0.12, 0.03],
-        [0.15, 0.02, 0.08],
-        [-0.1, -0.27, 0.0],
-        [-0.14, -0.12, -0.03],
-        [-0.15, 0.02, -0.08],
-    ];
-    let phase = (5.6 * time_s) as f32 + kind as f32;
-    AT.map(|[x, y, swing]| Keypoint::new(640.0 + 500.0 * (x + swing * phase.sin()), 360.0 + 500.0 * y + 8.0 * (2.0 * phase).sin(), 0.9))
 }
 
 type Socket = WebSocket<TcpStream>;
@@ -564,7 +541,7 @@ fn vanish(world: &World, random: &mut Random) -> anyhow::Result<()> {
     for t in 0..random.below(20) {
         let time_s = t as f64 / 30.0;
         for i in 0..streams {
-            socket.send(frame_text(i, time_s, &walker(time_s, i)))?;
+            socket.send(frame_text(i, time_s, &walker(time_s, i as f64)))?;
         }
         std::thread::sleep(Duration::from_millis(random.below(33)));
     }
@@ -581,7 +558,7 @@ fn stall(world: &World) -> anyhow::Result<()> {
     for t in 0..900 {
         let time_s = f64::from(t) / 30.0;
         for i in 0..4 {
-            socket.send(frame_text(i, time_s, &walker(time_s, i)))?; // and never reads
+            socket.send(frame_text(i, time_s, &walker(time_s, i as f64)))?; // and never reads
         }
         if !world.goes_on() || start.elapsed() > Duration::from_secs(20) {
             break;
@@ -598,7 +575,7 @@ fn flood(world: &World) -> anyhow::Result<()> {
     let start = Instant::now();
     for t in 0..5000 {
         let time_s = f64::from(t) / 30.0;
-        socket.send(frame_bytes(0, time_s, &walker(time_s, 0)))?;
+        socket.send(frame_bytes(0, time_s, &walker(time_s, 0.0)))?;
         if t % 16 == 0 {
             socket.get_mut().set_read_timeout(Some(Duration::from_millis(1)))?;
             while socket.read().is_ok() {}
@@ -653,7 +630,7 @@ fn half(world: &World, random: &mut Random) -> anyhow::Result<()> {
     }
     let mut socket = connect(world.http)?;
     socket.send(open_text(0, &plain(), "binary")?)?;
-    let Message::Binary(frame) = frame_bytes(0, 0.0, &walker(0.0, 0)) else { return Ok(()) };
+    let Message::Binary(frame) = frame_bytes(0, 0.0, &walker(0.0, 0.0)) else { return Ok(()) };
     let mut message = vec![0x82, 0xfe];
     message.extend((frame.len() as u16).to_be_bytes());
     message.extend([0; 4]);
@@ -668,7 +645,7 @@ fn bad_frames(world: &World, random: &mut Random) -> anyhow::Result<()> {
     socket.send(open_text(0, &plain(), "json")?)?;
     for t in 0..200u32 {
         let time_s = f64::from(t) / 30.0;
-        let mut person = walker(time_s, 0).to_vec();
+        let mut person = walker(time_s, 0.0).to_vec();
         let bad = [f32::NAN, f32::INFINITY, f32::MAX, -1e30][random.below(4) as usize];
         let message = match random.below(6) {
             0 => {

@@ -18,6 +18,7 @@ mod onnxruntime;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod stream;
+pub mod trial;
 
 pub use clip::LiftedClip;
 pub use engine::{AnyEngine, Backend, Device, Engine, EngineOptions, Port, StepEngine};

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pose::{ImageSize, Keypoint, Keypoints17};
+use pose::ImageSize;
 use tokio::sync::oneshot;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     model::{Model, ModelCard},
     slot::{Drops, Ending, Slot, Taken, lock},
 };
-use crate::{Error, StreamCore, StreamOptions, StreamPose, StreamStats, error::one_line};
+use crate::{Error, StreamCore, StreamOptions, StreamPose, StreamStats, error::one_line, trial};
 
 /// Opens the model: at the start, and again after it failed.
 pub type Opener = Box<dyn Fn() -> Result<Box<dyn Model>, Error> + Send + Sync>;
@@ -633,29 +633,8 @@ fn arrival_of(arrivals: &mut VecDeque<(f64, Instant)>, newest_s: f64) -> Option<
 
 /// One frame of a person who stands, through a stream of its own: what a model that works can lift.
 fn probe(model: &dyn Model) -> Result<(), Error> {
-    // offsets from the pelvis in pixels, Human3.6M order
-    const AT: [[f32; 2]; 17] = [
-        [0.0, 0.0],
-        [-25.0, 2.0],
-        [-28.0, 100.0],
-        [-30.0, 195.0],
-        [25.0, 2.0],
-        [27.0, 101.0],
-        [31.0, 196.0],
-        [0.0, -55.0],
-        [0.0, -110.0],
-        [0.0, -135.0],
-        [0.0, -165.0],
-        [40.0, -105.0],
-        [60.0, -50.0],
-        [62.0, 5.0],
-        [-40.0, -104.0],
-        [-61.0, -48.0],
-        [-64.0, 6.0],
-    ];
-    let person: Keypoints17 = AT.map(|[x, y]| Keypoint::new(640.0 + x, 360.0 + y, 0.9));
-    let mut core = model.stream_core(ImageSize { width_px: 1280, height_px: 720 }, StreamOptions::default())?;
-    core.push(0.0, Some(&person))?;
+    let mut core = model.stream_core(trial::IMAGE, StreamOptions::default())?;
+    core.push(0.0, Some(&trial::walker(0.0, 0.0)))?;
     core.finish();
     let mut lifted = Err(Error::Stream("the model gives no pose".to_owned()));
     let run = AssertUnwindSafe(|| {

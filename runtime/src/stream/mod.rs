@@ -209,11 +209,8 @@ fn run_steps(engine: &StepEngine, streams: &mut [&mut StreamCore], give: Give<'_
             return ran;
         }
         ran += indices.len();
-        let per_stream = input.len() / indices.len();
-        for (indices, input) in indices
-            .chunks(engine.max_batch().min(STREAMS_PER_STEP))
-            .zip(input.chunks(engine.max_batch().min(STREAMS_PER_STEP) * per_stream))
-        {
+        let (per_stream, per_call) = (input.len() / indices.len(), engine.max_batch().min(STREAMS_PER_STEP));
+        for (indices, input) in indices.chunks(per_call).zip(input.chunks(per_call * per_stream)) {
             let of_call = streams.iter_mut().enumerate().filter(|(index, _)| indices.binary_search(index).is_ok());
             let mut states: Vec<&mut [f32]> = of_call.map(|(_, stream)| stream.state_mut()).collect();
             match engine.step(input, &mut states) {

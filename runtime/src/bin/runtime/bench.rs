@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
-use pose::{ImageSize, JOINTS, Keypoint, Keypoints17};
-use runtime::{AnyEngine, Assumptions, Engine, EngineOptions, Lifter, StepEngine, StreamCore, StreamOptions, run_due};
+use pose::JOINTS;
+use runtime::{AnyEngine, Assumptions, Engine, EngineOptions, Lifter, StepEngine, StreamCore, StreamOptions, run_due, trial};
 use serde_json::json;
 
 use crate::{Report, doctor::proc_kilobytes};
@@ -50,7 +50,6 @@ pub struct BenchArgs {
     stalls: f64,
 }
 
-const IMAGE: ImageSize = ImageSize { width_px: 1280, height_px: 720 };
 const STALL_S: f64 = 0.3;
 /// Bounds of what is asked for, so that it can be held in memory and ends.
 const MOST_STREAMS: usize = 100_000;
@@ -241,7 +240,7 @@ fn live(args: &BenchArgs, streams: usize, engine: AnyEngine, setting: &Setting) 
     let assumptions = Assumptions { frames: args.frames, fps: assumed_fps, normalisation: None };
     let lifter = Lifter::new(engine, &assumptions)?;
     let options = StreamOptions { look_ahead: args.look_ahead, hop: args.hop, ..Default::default() };
-    let first = lifter.stream_core(IMAGE, options)?;
+    let first = lifter.stream_core(trial::IMAGE, options)?;
     let look_ahead = (first.delay_s() * first.model().fps).round() as usize + 1 - args.hop;
     let fps = args.fps.unwrap_or(first.model().fps);
     if !(fps > 0.0 && fps <= 1000.0) {
@@ -267,7 +266,7 @@ fn live(args: &BenchArgs, streams: usize, engine: AnyEngine, setting: &Setting) 
         let mut due: Vec<usize> = Vec::new();
         for (i, camera) in cameras.iter_mut().enumerate() {
             while camera.arrives_s <= now_s {
-                camera.core.push(camera.next_s, Some(&walker(camera.next_s, i)))?;
+                camera.core.push(camera.next_s, Some(&trial::walker(camera.next_s, i as f64)))?;
                 camera.arrived.push_back((camera.next_s, camera.arrives_s));
                 camera.schedule(interval_s, args);
             }
@@ -349,32 +348,6 @@ fn live(args: &BenchArgs, streams: usize, engine: AnyEngine, setting: &Setting) 
         "windows_per_batch": windows as f64 / rounds.max(1) as f64, "busy_share": busy_s / seconds, "memory": memory,
     });
     Ok((text, json.to_string()))
-}
-
-/// Someone who walks on the spot, each stream's at another step.
-fn walker(time_s: f64, stream: usize) -> Keypoints17 {
-    // offsets from the pelvis as shares of the height, and how far each joint swings; Human3.6M order
-    const AT: [[f32; 3]; JOINTS] = [
-        [0.0, 0.0, 0.0],
-        [-0.06, 0.0, 0.0],
-        [-0.06, 0.24, 0.04],
-        [-0.07, 0.48, 0.09],
-        [0.06, 0.0, 0.0],
-        [0.06, 0.24, -0.04],
-        [0.07, 0.48, -0.09],
-        [0.0, -0.13, 0.0],
-        [0.0, -0.28, 0.0],
-        [0.0, -0.34, 0.0],
-        [0.0, -0.42, 0.0],
-        [0.1, -0.27, 0.0],
-        [0.14, -0.12, 0.03],
-        [0.15, 0.02, 0.08],
-        [-0.1, -0.27, 0.0],
-        [-0.14, -0.12, -0.03],
-        [-0.15, 0.02, -0.08],
-    ];
-    let phase = (5.6 * time_s + stream as f64) as f32;
-    AT.map(|[x, y, swing]| Keypoint::new(640.0 + 500.0 * (x + swing * phase.sin()), 360.0 + 500.0 * y + 8.0 * (2.0 * phase).sin(), 0.9))
 }
 
 /// xorshift64* (Vigna 2016).
