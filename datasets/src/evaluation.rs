@@ -9,7 +9,7 @@ use pose::window::{Merger, Window, plan};
 use pose::world::{self, Scale};
 use pose::{JOINTS, KeypointClip, Pose3};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::camera::{CameraKind, View};
@@ -133,7 +133,7 @@ impl Windowing {
 }
 
 /// Mean errors over frames. Name the kind with the number: errors at the true depth, after alignment and at an assumed height differ much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// Frames.
     pub frames: usize,
@@ -302,7 +302,11 @@ pub(crate) fn measure(clip: &EvaluationClip, pose25_px: &[Pose3]) -> Result<Figu
     let view = &clip.view;
     let target_mm = metrics::root_relative(&view.camera_mm);
     let at_depth_mm = at_true_depth(clip, pose25_px)?;
-    let at_height_mm = placed(clip, pose25_px, &Scale::DefaultHeight)?;
+    let at_height_mm = match placed(clip, pose25_px, &Scale::DefaultHeight) {
+        // A model early in its training, or one that fails, may put all joints on the root: that is its answer, and its error is counted.
+        Err(Error::Pose(pose::Error::NoSize)) => vec![[[0.0; 3]; JOINTS]; pose25_px.len()],
+        placed => placed?,
+    };
     Ok(Figures {
         frames: target_mm.len(),
         mpjpe_root_depth_mm: metrics::mpjpe_mm(&at_depth_mm, &target_mm),

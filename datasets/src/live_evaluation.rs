@@ -87,7 +87,7 @@ fn measured(set: &EvaluationSet, predicted_px: &[Vec<Pose3>]) -> Result<Report, 
 }
 
 /// The error by how long a stream has been going on.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SinceStart {
     /// Time since the stream's first frame, from this, seconds.
     pub from_s: f64,

@@ -8,7 +8,7 @@ use std::{ffi::CString, path::Path};
 
 use bolero::TypeGenerator;
 use fuzz::{Bench, target};
-use pose::normalise::Normalisation;
+use pose::{joint_map::Source, normalise::Normalisation};
 use poselift::{
     poselift_close, poselift_default_options, poselift_finish, poselift_model_close, poselift_model_open, poselift_open, poselift_poll,
     poselift_pose, poselift_push,
@@ -112,3 +112,58 @@ fn c_stream() {
     // SAFETY: opened above, closed once.
     unsafe { poselift_model_close(model) }
 }
+
+/// Messages to the server, JSON.
+fn texts() -> Vec<Vec<u8>> {
+    let joints: Vec<[f32; 3]> = (0..17).map(|j| [100.0 + j as f32, 200.5, 0.9]).collect();
+    [
+        serde_json::json!({ "id": "anna", "open": {
+            "image": { "width": 1280, "height": 720 }, "skeleton": "h36m17", "form": "binary", "look_ahead": 2, "hold_s": 0.5, "height_m": 1.75,
+        } }),
+        serde_json::json!({ "id": 7, "time_s": 12.25, "keypoints": joints }),
+        serde_json::json!({ "id": 7, "time_s": 12.5, "keypoints": null }),
+        serde_json::json!({ "id": "anna", "end": true }),
+    ]
+    .iter()
+    .map(|message| message.to_string().into_bytes())
+    .collect()
+}
+
+target!(server_text, texts(), |_: &Bench, input: &[u8]| {
+    std::str::from_utf8(input).map_err(|error| error.to_string()).and_then(|text| runtime::serve::fuzz::text(text, Source::H36m17))
+});
+
+/// A frame of 17 joints, one of nobody, an end.
+fn records() -> Vec<u8> {
+    let head = |kind: u8, flags: u8, joints: u16| {
+        let mut head = vec![kind, flags];
+        head.extend(joints.to_le_bytes());
+        head.extend(3u32.to_le_bytes());
+        head.extend(1.5f64.to_le_bytes());
+        head
+    };
+    let joints: Vec<u8> = (0..17 * 3).flat_map(|i| (if i % 3 == 2 { 0.5 } else { 10.0 * i as f32 }).to_le_bytes()).collect();
+    [head(1, 0, 17), joints, head(1, 1, 0), head(2, 0, 0)].concat()
+}
+
+#[test]
+fn the_seeds_of_the_server_are_understood() {
+    assert_eq!(runtime::serve::fuzz::binary(&records(), Source::H36m17), Ok(()));
+    for text in texts() {
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(runtime::serve::fuzz::text(&text, Source::H36m17), Ok(()), "{text}");
+    }
+    requests().iter().for_each(|request| assert_eq!(runtime::serve::fuzz::request(request), Ok(())));
+}
+
+target!(server_binary, vec![records()], |_: &Bench, input: &[u8]| runtime::serve::fuzz::binary(input, Source::H36m17));
+
+fn requests() -> Vec<Vec<u8>> {
+    let input = r#""inputs": [{"name": "keypoints", "shape": [1, 2], "datatype": "FP32","#;
+    let plain = format!(r#"{{"id": "a", {input} "data": [[1.5, -2e3]]}}], "outputs": [{{"name": "poses"}}]}}"#);
+    let binary = format!(r#"{{{input} "parameters": {{"binary_data_size": 8}}}}], "parameters": {{"binary_data_output": true}}}}"#);
+    let length = binary.len() as u8;
+    vec![[&[0, 0], plain.as_bytes()].concat(), [&[1, length], binary.as_bytes(), &[0; 8]].concat()]
+}
+
+target!(server_request, requests(), |_: &Bench, input: &[u8]| runtime::serve::fuzz::request(input));

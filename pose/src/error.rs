@@ -8,6 +8,9 @@ pub enum Error {
     /// A clip, window or path of length zero.
     #[error("the clip has no frames: give at least one")]
     NoFrames,
+    /// A lifter put all joints on one point.
+    #[error("the lifted body has no size: expected bones with a length, found all joints on one point; is the model trained?")]
+    NoSize,
     /// No keypoint of a window can be used.
     #[error("no keypoint is confident in any of the {frames} frames: is there a person in the picture?")]
     NoConfidentKeypoint {

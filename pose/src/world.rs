@@ -174,7 +174,7 @@ pub struct PlacedClip {
 ///
 /// # Errors
 /// Slices of different lengths, no frames, times that do not rise, a camera or scale outside its range, a pose that is not
-/// finite.
+/// finite, a scale from the body's size where it has none ([`Error::NoSize`]).
 pub fn place_clip(
     pose25: &[Pose3],
     transforms: &[ImageTransform],
@@ -447,11 +447,7 @@ pub(crate) fn millimetres_per_unit(scale: &Scale, bones: &[f64; N_BONES]) -> Res
             (1000.0 * CHAIN_TO_STATURE * f64::from(height_m), body_chain(bones))
         }
     };
-    // a lifter that puts all joints on one point
-    if !(known_units > 0.0 && known_units.is_finite()) {
-        return Err(Error::out_of_range("size of the lifted body", "bones with a length", known_units));
-    }
-    Ok(known_mm / known_units)
+    if known_units > 0.0 && known_units.is_finite() { Ok(known_mm / known_units) } else { Err(Error::NoSize) }
 }
 
 /// Clip-wide bone lengths and root depths in one common unit, from poses at root depth 1; see the module's text. A frame

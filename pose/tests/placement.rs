@@ -289,7 +289,7 @@ fn wrong_input_is_one_sentence() {
         (|s| s.times_s[7] = 0.0, "frame 7"),
         (|s| s.pose25[5][3][2] = f32::NAN, "frame 5, joint 3"),
         (|s| s.intrinsics.focal_px[0] = 0.0, "camera intrinsics"),
-        (|s| s.pose25.fill([[0.0; 3]; JOINTS]), "size of the lifted body"),
+        (|s| s.pose25.fill([[0.0; 3]; JOINTS]), "the lifted body has no size"),
     ];
     for (spoil, expected) in cases {
         let mut s = seen();

@@ -18,7 +18,7 @@
 use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
-use crate::forward::{per_channel, transpose_in, transpose_out};
+use crate::forward::{per_channel, scale, transpose_in, transpose_in_singly, transpose_out, transpose_out_singly};
 use crate::lanes::{Lanes, each_state, sigmoid, softplus};
 use crate::scratch::{self, Area, Carve};
 use crate::shared::SharedMut;
@@ -126,15 +126,10 @@ pub(crate) fn with_call<E>(
     scratch::with(Area::Call, blocks * tile + groups * layout.partial(), |memory| {
         let (a, partials) = memory.split_at_mut(blocks * tile);
         for index in 0..blocks {
-            transpose_in(
-                width,
-                inputs.a,
-                &layout.block(index, dims.channels),
-                dims.states,
-                LOG2_E,
-                &mut a[index * tile..(index + 1) * tile],
-            );
+            let to = &mut a[index * tile..(index + 1) * tile];
+            transpose_in_singly(width, inputs.a, &layout.block(index, dims.channels), 0..dims.states, dims.states, to);
         }
+        scale(a, LOG2_E);
         let call = Call {
             dims,
             inputs,
@@ -169,7 +164,7 @@ fn add_groups(dims: Dims, layout: Layout, partials: &mut [f32], grads: &mut Inpu
     for index in 0..blocks {
         let block = layout.block(index, dims.channels);
         let to = &mut grads.a[block.start * dims.states..block.end * dims.states];
-        transpose_out(width, &grad_a[index * tile..(index + 1) * tile], dims.states, to);
+        transpose_out_singly(width, &grad_a[index * tile..(index + 1) * tile], 0..dims.states, dims.states, to);
     }
     if let Some(to) = grads.d.as_deref_mut() {
         to.copy_from_slice(&grad_d[..dims.channels]);
@@ -317,7 +312,7 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
     #[inline(always)]
     fn state_in(&self, from: Option<&[f32]>, block: &Range<usize>, to: &mut [f32]) {
         match from {
-            Some(from) => transpose_in(L::WIDTH, &from[self.state_at(block)], &(0..block.len()), self.states(), 1.0, to),
+            Some(from) => transpose_in(self.lanes, &from[self.state_at(block)], &(0..block.len()), self.states(), to),
             None => to.fill(0.0),
         }
     }
@@ -343,7 +338,7 @@ impl<L: Lanes, const FIXED: usize> Task<'_, L, FIXED> {
         let Some(grad) = &self.call.grads.initial_state else { return };
         // SAFETY: these channels of this sequence belong to this task alone.
         let to = unsafe { grad.part(self.state_at(&self.block(index))) };
-        transpose_out(L::WIDTH, &work.carry[index * self.tile()..(index + 1) * self.tile()], self.states(), to);
+        transpose_out(self.lanes, &work.carry[index * self.tile()..(index + 1) * self.tile()], self.states(), to);
     }
 
     /// All channels of one chunk, and then the gradients of its B and C.

@@ -16,7 +16,11 @@ const TASK_VALUES: usize = 1 << 17;
 /// operations, which many frames at once hide and a frame at a time would not.
 const AHEAD: usize = 16;
 
-/// A forward call, cut into tasks: a block of channels of some sequences each.
+/// Up to so many frames a call is mostly reading and writing states: then a task takes all channels of a sequence, so that it goes
+/// through memory from front to back. Beyond, one block at a time, whose A stays where it is nearest.
+const SHORT: usize = 8;
+
+/// A forward call, cut into tasks: some blocks of channels of some sequences each.
 pub(crate) struct Call<'a, T> {
     dims: Dims,
     inputs: &'a Inputs<'a, T, f32>,
@@ -24,6 +28,8 @@ pub(crate) struct Call<'a, T> {
     last_state: Option<SharedMut<'a, f32>>,
     /// Blocks of channels.
     blocks: usize,
+    /// Blocks in a task.
+    abreast: usize,
     /// Sequences in a task.
     group: usize,
 }
@@ -31,26 +37,21 @@ pub(crate) struct Call<'a, T> {
 impl<'a, T: Element> Call<'a, T> {
     /// For arguments that were checked, and vectors of `width` lanes.
     pub(crate) fn new(dims: Dims, inputs: &'a Inputs<'a, T, f32>, y: &'a mut [T], last_state: Option<&'a mut [f32]>, width: usize) -> Self {
-        let values = dims.frames.saturating_mul(dims.states).saturating_mul(width).max(1);
+        let blocks = dims.channels.div_ceil(width);
+        let abreast = if dims.frames <= SHORT { blocks } else { 1 };
+        let values = [dims.frames, dims.states, width, abreast].into_iter().fold(1, usize::saturating_mul).max(1);
         let group = TASK_VALUES.div_ceil(values).clamp(1, dims.sequences.max(1));
-        Self {
-            dims,
-            inputs,
-            y: SharedMut::new(y),
-            last_state: last_state.map(SharedMut::new),
-            blocks: dims.channels.div_ceil(width),
-            group,
-        }
+        Self { dims, inputs, y: SharedMut::new(y), last_state: last_state.map(SharedMut::new), blocks, abreast, group }
     }
 
     /// Every task may run at the same time as every other.
     pub(crate) fn tasks(&self) -> usize {
-        self.blocks * self.dims.sequences.div_ceil(self.group)
+        self.blocks.div_ceil(self.abreast) * self.dims.sequences.div_ceil(self.group)
     }
 
     /// Values of scratch memory that a task needs, with vectors of `width` lanes.
     pub(crate) fn scratch(&self, width: usize) -> usize {
-        self.dims.states * (2 * width + 2) + 4 * AHEAD * width
+        self.dims.states * ((self.abreast + 1) * width + 2) + 4 * AHEAD * width
     }
 }
 
@@ -61,39 +62,63 @@ impl<'a, T: Element> Call<'a, T> {
 #[inline(always)]
 pub(crate) fn run<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, task: usize, memory: &mut [f32]) {
     let Dims { sequences, channels, states, .. } = call.dims;
-    let start = (task % call.blocks) * L::WIDTH;
-    let block = start..channels.min(start + L::WIDTH);
-    let first = (task / call.blocks) * call.group;
+    let pieces = call.blocks.div_ceil(call.abreast);
+    let from = (task % pieces) * call.abreast;
+    let blocks = from..call.blocks.min(from + call.abreast);
+    let first = (task / pieces) * call.group;
+    let tile = states * L::WIDTH;
     let mut memory = Carve(memory);
-    let (a, h) = (memory.take(states * L::WIDTH), memory.take(states * L::WIDTH));
+    let (a, h) = (memory.take(blocks.len() * tile), memory.take(tile));
     let (b, c) = (memory.take(states), memory.take(states));
-    transpose_in(L::WIDTH, call.inputs.a, &block, states, LOG2_E, a);
+    for index in blocks.clone() {
+        let block = index * L::WIDTH..channels.min((index + 1) * L::WIDTH);
+        transpose_in(lanes, call.inputs.a, &block, states, &mut a[(index - from) * tile..][..tile]);
+    }
+    scale(a, LOG2_E);
     let rows = AHEAD * L::WIDTH;
     let (delta, delta_u, skip, gate) = (memory.take(rows), memory.take(rows), memory.take(rows), memory.take(rows));
     let mut work = Work { a, b, c, delta, delta_u, skip, gate };
     for sequence in first..sequences.min(first + call.group) {
-        match call.inputs.initial_state {
-            Some(initial) => transpose_in(L::WIDTH, &initial[sequence * channels * states..], &block, states, 1.0, h),
-            None => h.fill(0.0),
+        for index in blocks.clone() {
+            work.a = &a[(index - from) * tile..][..tile];
+            let block = index * L::WIDTH..channels.min((index + 1) * L::WIDTH);
+            one_block(lanes, call, sequence, &block, &mut work, h);
         }
-        if states == 16 {
-            let mut state = Registers([lanes.splat(0.0); 16]);
-            for n in 0..16 {
-                state.set(lanes, n, lanes.load(&h[n * L::WIDTH..]));
-            }
-            frames::<L, T, 16>(lanes, call, sequence, &block, &mut work, &mut state);
-            for n in 0..16 {
-                lanes.store(state.get(lanes, n), &mut h[n * L::WIDTH..]);
-            }
-        } else {
-            frames::<L, T, 0>(lanes, call, sequence, &block, &mut work, &mut Memory(h));
+    }
+}
+
+/// All frames of a block of channels of one sequence; `h` (N, WIDTH) is room for its state.
+#[inline(always)]
+fn one_block<L: Lanes, T: Element>(
+    lanes: L,
+    call: &Call<'_, T>,
+    sequence: usize,
+    block: &Range<usize>,
+    work: &mut Work<'_>,
+    h: &mut [f32],
+) {
+    let Dims { channels, states, .. } = call.dims;
+    match call.inputs.initial_state {
+        Some(initial) => transpose_in(lanes, &initial[sequence * channels * states..], block, states, h),
+        None => h.fill(0.0),
+    }
+    if states == 16 {
+        let mut state = Registers([lanes.splat(0.0); 16]);
+        for n in 0..16 {
+            state.set(lanes, n, lanes.load(&h[n * L::WIDTH..]));
         }
-        if let Some(last_state) = &call.last_state {
-            let at = sequence * channels + block.start;
-            // SAFETY: these channels of this sequence belong to this task alone.
-            let last = unsafe { last_state.part(at * states..(at + block.len()) * states) };
-            transpose_out(L::WIDTH, h, states, last);
+        frames::<L, T, 16>(lanes, call, sequence, block, work, &mut state);
+        for n in 0..16 {
+            lanes.store(state.get(lanes, n), &mut h[n * L::WIDTH..]);
         }
+    } else {
+        frames::<L, T, 0>(lanes, call, sequence, block, work, &mut Memory(h));
+    }
+    if let Some(last_state) = &call.last_state {
+        let at = sequence * channels + block.start;
+        // SAFETY: these channels of this sequence belong to this task alone.
+        let last = unsafe { last_state.part(at * states..(at + block.len()) * states) };
+        transpose_out(lanes, h, states, last);
     }
 }
 
@@ -106,30 +131,58 @@ pub(crate) fn per_channel<L: Lanes>(lanes: L, values: Option<&[f32]>, block: &Ra
     }
 }
 
-/// Rows of `from` (D, N), those of `block`, times `scale`, into columns of `to` (N, width); missing columns are 0.
+/// Rows of `from` (D, N), those of `block`, into columns of `to` (N, WIDTH); missing columns are 0.
 #[inline(always)]
-pub(crate) fn transpose_in(width: usize, from: &[f32], block: &Range<usize>, states: usize, scale: f32, to: &mut [f32]) {
+pub(crate) fn transpose_in<L: Lanes>(lanes: L, from: &[f32], block: &Range<usize>, states: usize, to: &mut [f32]) {
+    let tiles = if block.len() == L::WIDTH { states - states % L::WIDTH } else { 0 };
+    for n in (0..tiles).step_by(L::WIDTH) {
+        lanes.transpose(&from[block.start * states + n..], states, &mut to[n * L::WIDTH..], L::WIDTH);
+    }
+    transpose_in_singly(L::WIDTH, from, block, tiles..states, states, to);
+}
+
+/// [`transpose_in`] value by value, of some of the states.
+#[inline(always)]
+pub(crate) fn transpose_in_singly(width: usize, from: &[f32], block: &Range<usize>, some: Range<usize>, states: usize, to: &mut [f32]) {
     if block.len() < width {
-        to[..states * width].fill(0.0);
+        to[some.start * width..some.end * width].fill(0.0);
     }
     for (lane, channel) in block.clone().enumerate() {
         let row = &from[channel * states..(channel + 1) * states];
-        for n in 0..states {
-            to[n * width + lane] = row[n] * scale;
+        for n in some.start..some.end {
+            to[n * width + lane] = row[n];
         }
     }
 }
 
-/// Columns of `from` (N, width) into rows of `to` (block, N).
+/// Columns of `from` (N, WIDTH) into rows of `to` (block, N).
 #[inline(always)]
-pub(crate) fn transpose_out(width: usize, from: &[f32], states: usize, to: &mut [f32]) {
-    if states == 0 {
+pub(crate) fn transpose_out<L: Lanes>(lanes: L, from: &[f32], states: usize, to: &mut [f32]) {
+    let tiles = if to.len() == L::WIDTH * states { states - states % L::WIDTH } else { 0 };
+    for n in (0..tiles).step_by(L::WIDTH) {
+        lanes.transpose(&from[n * L::WIDTH..], L::WIDTH, &mut to[n..], states);
+    }
+    transpose_out_singly(L::WIDTH, from, tiles..states, states, to);
+}
+
+/// [`transpose_out`] value by value, of some of the states.
+#[inline(always)]
+pub(crate) fn transpose_out_singly(width: usize, from: &[f32], some: Range<usize>, states: usize, to: &mut [f32]) {
+    if some.is_empty() {
         return;
     }
     for (lane, row) in to.chunks_exact_mut(states).enumerate() {
-        for n in 0..states {
+        for n in some.start..some.end {
             row[n] = from[n * width + lane];
         }
+    }
+}
+
+/// Each value times `by`.
+#[inline(always)]
+pub(crate) fn scale(values: &mut [f32], by: f32) {
+    for value in values {
+        *value *= by;
     }
 }
 

@@ -51,6 +51,16 @@ pub trait Lanes: Copy + Send + Sync {
     /// The sum of the lanes.
     fn sum(self, a: Self::F) -> f32;
 
+    /// Transposes WIDTH x WIDTH values: rows of `from` start `from_stride` values apart, those of `to` `to_stride`, both at least WIDTH.
+    #[inline(always)]
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+        for row in 0..Self::WIDTH {
+            for column in 0..Self::WIDTH {
+                to[column * to_stride + row] = from[row * from_stride + column];
+            }
+        }
+    }
+
     /// At most WIDTH values; missing lanes are 0.
     #[inline(always)]
     fn load_up_to(self, from: &[f32]) -> Self::F {

@@ -94,6 +94,12 @@ fn from_a_recipe_to_a_stream() {
     assert!(rows.iter().all(|row| row["mpjpe_root_depth_mm"].as_f64().is_some_and(|error| error > 1.0 && error < 1000.0)));
     assert!(figures[0]["since_start"].as_array().is_some_and(|since| since.len() > 3));
     assert!(work.path("figures/look_ahead.png").metadata().expect("a picture").len() > 5_000);
+    // the same rows once more, without the model
+    let mut again = binary("trainer");
+    again.arg("look-ahead").arg("--rows").arg(work.path("figures/look_ahead.json")).arg("--data").arg(work.folder.path());
+    succeeds(again.arg("--out").arg(work.path("again")));
+    let table = |folder: &str| std::fs::read_to_string(work.path(folder).join("look_ahead.md")).expect("read");
+    assert_eq!(table("again"), table("figures"));
 
     // both graphs, with either look-ahead
     let export = |arguments: &[&str]| {

@@ -104,6 +104,19 @@ fn flip_averaging_and_other_rates_go_through() {
     assert!(calls > 1 && flipped.p_mpjpe_mm > 10.0 && flipped.p_mpjpe_mm < 200.0, "{flipped:?}");
 }
 
+/// A model may collapse early in its training: its error is told, and the run goes on.
+#[test]
+fn a_collapsed_lifter_has_an_error() {
+    let set = EvaluationSet::new(&synthetic::walks("walk", 1, 60, 3).unwrap(), &quiet()).unwrap();
+    let windowing = Windowing::new(27);
+    let report = evaluate(&set, &windowing, |_: &[f32], windows| Ok::<_, Infallible>(vec![0.0; windows * 27 * 17 * 3])).unwrap();
+    let figures = report.mean(false).unwrap();
+    // joints are half a metre from the pelvis in the mean
+    for error_mm in [figures.mpjpe_root_depth_mm, figures.mpjpe_default_height_mm] {
+        assert!((300.0..800.0).contains(&error_mm), "{error_mm}");
+    }
+}
+
 #[test]
 fn predictors_that_fail_are_named() {
     let set = EvaluationSet::new(&walks(), &quiet()).unwrap();

@@ -389,11 +389,23 @@ impl Tensor for Recorded {
     fn causal_conv(&self, weight: &Self, bias: &Self, state: Option<&Self>) -> (Self, Self) {
         let recorder = &self.recorder;
         let x = self.to_value();
-        let [sequences, _, channels] = axes::<3>(self.dims());
+        let [sequences, frames, channels] = axes::<3>(self.dims());
         let channels = fixed(&channels, "the channels of a convolution");
         let kernel = fixed(&axes::<3>(weight.dims())[2], "the kernel of a convolution"); // weight (E, 1, K)
         let before = kernel as i64 - 1;
         let place = weight.place();
+        let state_dims = vec![sequences, Dim::fixed(kernel - 1), Dim::fixed(channels)];
+        let as_state = |name| recorder.value(Value { name, dims: state_dims, layout: Layout::Plain });
+
+        if let (Some(1), Some(state), Some(taps)) = (frames.size(), state, weight.as_constant()) {
+            // One frame: a weighted sum over the K frames (S, K, E) as they lie.
+            let values = recorder.node(&place, "Concat", &[&state.to_value().name, &x.name], vec![int("axis", 1)]);
+            let taps = recorder.constant_name(&taps.transpose(&[1, 2, 0]));
+            let weighted = recorder.node(&place, "Mul", &[&values, &taps], vec![]);
+            let sum = recorder.node(&place, "ReduceSum", &[&weighted, &recorder.i64s(&[1])], vec![]);
+            let y = recorder.node(&place, "Add", &[&sum, &bias.to_value().name], vec![]);
+            return (self.like(&x, y), as_state(self.frames(&values, 1, END)));
+        }
 
         // As an image of one row, (S, E, 1, L): engines have their fast depthwise convolution for images.
         let (values, padding) = match state {
@@ -418,8 +430,7 @@ impl Tensor for Recorded {
             recorder.node(&place, "Pad", &[&values, &pads], vec![])
         };
         let last = if kernel == 1 { self.frames(&seen, 0, 0) } else { self.frames(&seen, -before, END) };
-        let state_dims = vec![sequences, Dim::fixed(kernel - 1), Dim::fixed(channels)];
-        (self.like(&x, y), recorder.value(Value { name: last, dims: state_dims, layout: Layout::Plain }))
+        (self.like(&x, y), as_state(last))
     }
 
     #[track_caller]

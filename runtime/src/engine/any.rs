@@ -26,7 +26,11 @@ impl AnyEngine {
         let graph = graph::open(path, options)?;
         Ok(match graph.inputs().len() {
             0 | 1 => Self::Whole(Engine::new(path, graph, options)?),
-            _ => Self::Step(StepEngine::new(path, graph, options)?),
+            // opened for as many threads as were asked for, where a step wants one
+            _ => {
+                drop(graph);
+                Self::Step(StepEngine::open(path, options)?)
+            }
         })
     }
 

@@ -5,7 +5,7 @@ use std::{fmt, path::Path};
 use pose::metadata::ModelMetadata;
 use serde::Serialize;
 
-use super::{Backend, Device, EngineOptions, ort::OrtGraph};
+use super::{Backend, EngineOptions, ort::OrtGraph};
 use crate::Error;
 
 /// The operator that a file may bring along as a function.
@@ -84,8 +84,8 @@ pub(super) fn open(path: &Path, options: &EngineOptions) -> Result<Box<dyn Graph
 #[cfg(feature = "tract")]
 fn open_tract(path: &Path, options: &EngineOptions) -> Result<Box<dyn Graph>, Error> {
     match options.device {
-        Device::Cpu => Ok(Box::new(super::tract::TractGraph::open(path, options)?)),
-        device @ Device::Cuda { .. } => Err(Error::Device {
+        super::Device::Cpu => Ok(Box::new(super::tract::TractGraph::open(path, options)?)),
+        device @ super::Device::Cuda { .. } => Err(Error::Device {
             device,
             reason: "the engine tract runs on the processor alone: choose the device cpu, or the engine ort".into(),
         }),

@@ -3,10 +3,14 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use pose::{JOINTS, metadata::ModelMetadata};
+use rayon::{ThreadPool, ThreadPoolBuilder, iter::ParallelIterator, slice::ParallelSliceMut};
 
 use super::{
     Backend, Device, EngineOptions, Port,
@@ -40,18 +44,32 @@ const MOST_NUMBERS: usize = 1 << 28;
 /// # Ok::<(), runtime::Error>(())
 /// ```
 ///
-/// An engine may be shared between threads; calls are done one after the other.
+/// A step is too little work to be shared out among threads, so each call runs on one: an engine may be shared between threads, and
+/// as many calls as it has [`lanes`](Self::lanes) run side by side.
 #[derive(Debug)]
 pub struct StepEngine {
     path: PathBuf,
     backend: Backend,
     device: Device,
-    graph: Box<dyn Graph>,
     metadata: Option<ModelMetadata>,
     ports: StepPorts,
-    /// Gathered inputs, kept from call to call.
+    /// At least one.
+    lanes: Vec<Lane>,
+    /// A thread for each lane, where there are several.
+    pool: Option<ThreadPool>,
+    /// Which lane is waited for next.
+    next: AtomicUsize,
+}
+
+/// The graph, open once more for calls side by side, and the gathered inputs, kept from call to call.
+#[derive(Debug)]
+struct Lane {
+    graph: Box<dyn Graph>,
     gathered: Mutex<Gathered>,
 }
+
+/// More lanes than this wait for memory, not for processors.
+const MOST_LANES: usize = 64;
 
 /// Which inputs and outputs of the graph are what.
 #[derive(Debug)]
@@ -89,7 +107,12 @@ impl StepEngine {
     /// As [`Engine::open`](super::Engine::open); any graph whose states do not come out as they go in.
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
         let path = path.as_ref();
-        Self::new(path, graph::open(path, options)?, options)
+        Self::new(path, graph::open(path, &Self::of_a_lane(options))?, options)
+    }
+
+    /// How each lane is opened: on one thread.
+    pub(super) fn of_a_lane(options: &EngineOptions) -> EngineOptions {
+        EngineOptions { threads: 1, ..options.clone() }
     }
 
     pub(super) fn new(path: &Path, graph: Box<dyn Graph>, options: &EngineOptions) -> Result<Self, Error> {
@@ -99,19 +122,71 @@ impl StepEngine {
             found,
         })?;
         let metadata = graph::read_metadata(path, &*graph)?;
+        let count = match options.device {
+            Device::Cpu => options.thread_count().min(MOST_LANES),
+            Device::Cuda { .. } => 1,
+        };
+        let mut graphs = vec![graph];
+        while graphs.len() < count {
+            graphs.push(graph::open(path, &Self::of_a_lane(options))?);
+        }
+        let lanes = graphs.into_iter().map(|graph| Lane { graph, gathered: Mutex::default() }).collect();
+        let no_threads = |error: rayon::ThreadPoolBuildError| Error::Run { path: path.to_owned(), reason: error.to_string() };
+        let name = |number| format!("lane {number}");
+        let pool = || ThreadPoolBuilder::new().num_threads(count).thread_name(name).build().map_err(no_threads);
+        let pool = if count > 1 { Some(pool()?) } else { None };
         let engine = Self {
             path: path.to_owned(),
             backend: options.backend,
             device: options.device,
-            graph,
             metadata,
             ports,
-            gathered: Mutex::default(),
+            lanes,
+            pool,
+            next: AtomicUsize::new(0),
         };
         engine.check_metadata()?;
         let shapes = engine.input_shapes(engine.rows(1));
-        engine.graph.prepare(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        engine.lanes.iter().try_for_each(|lane| lane.graph.prepare(&shapes))?;
         Ok(engine)
+    }
+
+    /// Calls of [`step`](Self::step) that run side by side; more wait.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// What `work` makes of each of the pieces that `items` are cut into, up to `most` in one, side by side, in their order. A panic of
+    /// one goes on in the caller when all are done.
+    pub(crate) fn side_by_side<T: Send, R: Send>(
+        &self,
+        items: &mut [T],
+        most: usize,
+        work: impl Fn(&mut [T]) -> R + Send + Sync,
+    ) -> Vec<R> {
+        let piece = items.len().div_ceil(self.lanes()).clamp(1, most.max(1));
+        match &self.pool {
+            Some(pool) if items.len() > piece => pool.install(|| items.par_chunks_mut(piece).map(work).collect()),
+            _ => items.chunks_mut(piece).map(work).collect(),
+        }
+    }
+
+    fn graph(&self) -> &dyn Graph {
+        &*self.lanes[0].graph
+    }
+
+    /// A lane that nobody uses; where there is none, one after the other is waited for.
+    fn free_lane(&self) -> (&Lane, MutexGuard<'_, Gathered>) {
+        for lane in &self.lanes {
+            match lane.gathered.try_lock() {
+                Ok(gathered) => return (lane, gathered),
+                Err(TryLockError::Poisoned(gathered)) => return (lane, gathered.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        let lane = &self.lanes[self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len()];
+        (lane, lane.gathered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The file.
@@ -136,12 +211,12 @@ impl StepEngine {
 
     /// All inputs of the graph.
     pub fn inputs(&self) -> &[Port] {
-        self.graph.inputs()
+        self.graph().inputs()
     }
 
     /// All outputs of the graph.
     pub fn outputs(&self) -> &[Port] {
-        self.graph.outputs()
+        self.graph().outputs()
     }
 
     /// Numbers per joint in the input: 2 (x, y) or 3 (x, y, confidence).
@@ -171,7 +246,7 @@ impl StepEngine {
         let batch = states.len();
         let rows = self.rows(batch);
         let shapes = self.input_shapes(rows);
-        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (lane, mut gathered) = self.free_lane();
         self.gather(input, states, rows, &mut gathered);
         let Gathered { keypoints, states: gathered_states } = &*gathered;
         let mut views: Vec<View<'_>> = shapes.iter().map(|shape| View { shape, values: keypoints }).collect();
@@ -179,7 +254,7 @@ impl StepEngine {
             views[state.input].values = &gathered_states[state.range.start * rows..state.range.end * rows];
         }
         let mut poses = Vec::new();
-        self.graph.run(&views, &mut |outputs| {
+        lane.graph.run(&views, &mut |outputs| {
             self.check_outputs(outputs, rows)?;
             self.scatter(outputs, states);
             poses = outputs[self.ports.poses_output].values[..batch * POSE].to_vec();
@@ -191,7 +266,7 @@ impl StepEngine {
     /// Rows that run for so many streams: as many, or more in a file of a fixed batch or where there are plans for some batches alone.
     /// Then the last rows are nobody's.
     fn rows(&self, batch: usize) -> usize {
-        self.ports.batch.unwrap_or_else(|| self.graph.padded_batch(batch))
+        self.ports.batch.unwrap_or_else(|| self.graph().padded_batch(batch))
     }
 
     /// Shapes of all inputs for so many streams, in the order of the graph: what is no state is the keypoints.
@@ -266,7 +341,7 @@ impl StepEngine {
             if found != Some(&expected) {
                 return Err(Error::NotAStep {
                     path: self.path.clone(),
-                    expected: format!("the output {} of shape {expected:?}", self.graph.outputs()[output].name),
+                    expected: format!("the output {} of shape {expected:?}", self.graph().outputs()[output].name),
                     found: format!("{:?}", found.unwrap_or_default()),
                 });
             }

@@ -14,6 +14,8 @@
 //! Otherwise one of the streams may be at fault: those of the failed run go alone until a run succeeds, so that they harm only themselves.
 //! A crash in native code ends the process: have it started again by whatever keeps it running.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod grpc;
 mod http;
 mod inference;

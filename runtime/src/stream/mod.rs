@@ -40,7 +40,7 @@ pub use self::core::{
     DEFAULT_LOOK_AHEAD, MAX_HOLD_S, MAX_TIME_S, MAX_WINDOWS_WAITING, StreamCore, StreamModel, StreamOptions, StreamPose, StreamStats, Way,
 };
 pub use self::settings::{OneEuroSettings, StreamSettings};
-use crate::{AnyEngine, Error, Lifter, StepEngine, lifter::POSE_VALUES};
+use crate::{AnyEngine, Device, Error, Lifter, StepEngine, lifter::POSE_VALUES};
 
 /// One person's keypoints, live: each frame that is pushed comes back as a pose, at once or [`look_ahead`](StreamOptions::look_ahead)
 /// frames later. (Frames in which nobody is seen, longer than is held, do not; nor do those that come at more than eight times the model's
@@ -186,48 +186,74 @@ fn run_windows(lifter: &Lifter, flip: bool, streams: &mut [&mut StreamCore], giv
         ran += inputs.len();
         match lifter.run_windows(&inputs, flip) {
             Ok(outputs) => indices.iter().zip(&outputs).for_each(|(&index, output)| give(index, streams[index].finish_run(output))),
-            Err(error) => abandon(&error, &indices, streams, give),
+            Err(error) => indices.iter().for_each(|&index| give(index, Err(abandon(&error, streams[index])))),
         }
     }
 }
 
-/// Most streams in one step of the engine.
-const STREAMS_PER_STEP: usize = 64;
+/// Most streams in one step of the engine. On a processor few: what a layer leaves should still be near when the next one takes it up.
+const STREAMS_PER_STEP_CPU: usize = 4;
+const STREAMS_PER_STEP_CUDA: usize = 1024;
 
-/// One frame of each stream that has one, again and again until none has.
+/// One frame of each stream that has one, again and again until none has; streams are shared out among the engine's lanes.
 fn run_steps(engine: &StepEngine, streams: &mut [&mut StreamCore], give: Give<'_>) -> usize {
+    let mut due: Vec<(usize, &mut StreamCore)> =
+        streams.iter_mut().enumerate().filter(|(_, stream)| stream.is_due()).map(|(index, stream)| (index, &mut **stream)).collect();
+    let most = engine.max_batch().min(match engine.device() {
+        Device::Cpu => STREAMS_PER_STEP_CPU,
+        Device::Cuda { .. } => STREAMS_PER_STEP_CUDA,
+    });
+    let pieces = engine.side_by_side(&mut due, most, |streams| {
+        let (mut ran, mut answers) = (0, Vec::with_capacity(streams.len()));
+        loop {
+            let steps = step(engine, streams, &mut answers);
+            if steps == 0 {
+                return (ran, answers);
+            }
+            ran += steps;
+        }
+    });
     let mut ran = 0;
-    loop {
-        let (mut indices, mut input) = (Vec::new(), Vec::new());
-        for (index, stream) in streams.iter_mut().enumerate() {
-            if let Some(frame) = stream.start_run() {
-                indices.push(index);
-                input.extend(frame);
-            }
-        }
-        if indices.is_empty() {
-            return ran;
-        }
-        ran += indices.len();
-        let (per_stream, per_call) = (input.len() / indices.len(), engine.max_batch().min(STREAMS_PER_STEP));
-        for (indices, input) in indices.chunks(per_call).zip(input.chunks(per_call * per_stream)) {
-            let of_call = streams.iter_mut().enumerate().filter(|(index, _)| indices.binary_search(index).is_ok());
-            let mut states: Vec<&mut [f32]> = of_call.map(|(_, stream)| stream.state_mut()).collect();
-            match engine.step(input, &mut states) {
-                Ok(poses) => indices
-                    .iter()
-                    .zip(poses.chunks_exact(POSE_VALUES))
-                    .for_each(|(&index, pose)| give(index, streams[index].finish_run(pose))),
-                Err(error) => abandon(&error, indices, streams, give),
-            }
-        }
+    for (steps, answers) in pieces {
+        ran += steps;
+        answers.into_iter().for_each(|(index, answer)| give(index, answer));
     }
+    ran
 }
 
-fn abandon(error: &Error, indices: &[usize], streams: &mut [&mut StreamCore], give: Give<'_>) {
-    let reason = error.to_string();
-    for &index in indices {
-        streams[index].abandon_run();
-        give(index, Err(Error::Stream(reason.clone())));
+/// What came out for a stream, by its index.
+type Answer = (usize, Result<Vec<StreamPose>, Error>);
+
+/// One frame of each of these streams that has one. Returns the number of them.
+fn step(engine: &StepEngine, streams: &mut [(usize, &mut StreamCore)], answers: &mut Vec<Answer>) -> usize {
+    let mut input = Vec::new();
+    let mut stepping = Vec::with_capacity(streams.len());
+    for (index, stream) in streams.iter_mut() {
+        if let Some(frame) = stream.start_run() {
+            input.extend(frame);
+            stepping.push((*index, &mut **stream));
+        }
     }
+    if stepping.is_empty() {
+        return 0;
+    }
+    let stepped = {
+        let mut states: Vec<&mut [f32]> = stepping.iter_mut().map(|(_, stream)| stream.state_mut()).collect();
+        engine.step(&input, &mut states)
+    };
+    let steps = stepping.len();
+    match stepped {
+        Ok(poses) => {
+            let streams = stepping.into_iter().zip(poses.chunks_exact(POSE_VALUES));
+            answers.extend(streams.map(|((index, stream), pose)| (index, stream.finish_run(pose))));
+        }
+        Err(error) => answers.extend(stepping.into_iter().map(|(index, stream)| (index, Err(abandon(&error, stream))))),
+    }
+    steps
+}
+
+/// What is said to a stream that was in a call that failed.
+fn abandon(error: &Error, stream: &mut StreamCore) -> Error {
+    stream.abandon_run();
+    Error::Stream(error.to_string())
 }

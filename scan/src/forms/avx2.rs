@@ -109,6 +109,30 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+        assert!(from_stride >= WIDTH && from.len() >= (WIDTH - 1) * from_stride + WIDTH);
+        assert!(to_stride >= WIDTH && to.len() >= (WIDTH - 1) * to_stride + WIDTH);
+        for column in [0, 4] {
+            // Four values of rows i and i + 4: then each 128 bits are a 4 x 4 transpose of their own.
+            // SAFETY: the CPU has AVX2; rows up to 7 of 8 values each are there (just checked), in both.
+            unsafe {
+                let mut rows = [_mm256_setzero_ps(); 4];
+                for i in 0..4 {
+                    let (row, below) = (from.as_ptr().add(i * from_stride + column), from.as_ptr().add((i + 4) * from_stride + column));
+                    rows[i] = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(below));
+                }
+                let [a, b, c, d] = rows;
+                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                let out = to.as_mut_ptr().add(column * to_stride);
+                _mm256_storeu_ps(out, _mm256_shuffle_ps::<0x44>(ab, cd));
+                _mm256_storeu_ps(out.add(to_stride), _mm256_shuffle_ps::<0xee>(ab, cd));
+                _mm256_storeu_ps(out.add(2 * to_stride), _mm256_shuffle_ps::<0x44>(ab_high, cd_high));
+                _mm256_storeu_ps(out.add(3 * to_stride), _mm256_shuffle_ps::<0xee>(ab_high, cd_high));
+            }
+        }
+    }
+    #[inline(always)]
     fn load_f16(self, from: &[f16]) -> __m256 {
         let mut padded = [f16::ZERO; MAX_WIDTH];
         let from = if from.len() >= WIDTH {

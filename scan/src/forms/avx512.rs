@@ -125,6 +125,33 @@ impl Lanes for Avx512 {
         unsafe { _mm512_reduce_add_ps(a) }
     }
     #[inline(always)]
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+        assert!(from_stride >= WIDTH && from.len() >= (WIDTH - 1) * from_stride + WIDTH);
+        assert!(to_stride >= WIDTH && to.len() >= (WIDTH - 1) * to_stride + WIDTH);
+        for column in [0, 4, 8, 12] {
+            // Four values of rows i, i + 4, i + 8 and i + 12: then each 128 bits are a 4 x 4 transpose of their own.
+            // SAFETY: the CPU has AVX-512; rows up to 15 of 16 values each are there (just checked), in both.
+            unsafe {
+                let mut rows = [_mm512_setzero_ps(); 4];
+                for i in 0..4 {
+                    let row = from.as_ptr().add(i * from_stride + column);
+                    let first = _mm512_castps128_ps512(_mm_loadu_ps(row));
+                    let second = _mm512_insertf32x4::<1>(first, _mm_loadu_ps(row.add(4 * from_stride)));
+                    let third = _mm512_insertf32x4::<2>(second, _mm_loadu_ps(row.add(8 * from_stride)));
+                    rows[i] = _mm512_insertf32x4::<3>(third, _mm_loadu_ps(row.add(12 * from_stride)));
+                }
+                let [a, b, c, d] = rows;
+                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                let (ab_high, cd_high) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                let out = to.as_mut_ptr().add(column * to_stride);
+                _mm512_storeu_ps(out, _mm512_shuffle_ps::<0x44>(ab, cd));
+                _mm512_storeu_ps(out.add(to_stride), _mm512_shuffle_ps::<0xee>(ab, cd));
+                _mm512_storeu_ps(out.add(2 * to_stride), _mm512_shuffle_ps::<0x44>(ab_high, cd_high));
+                _mm512_storeu_ps(out.add(3 * to_stride), _mm512_shuffle_ps::<0xee>(ab_high, cd_high));
+            }
+        }
+    }
+    #[inline(always)]
     fn load_f16(self, from: &[f16]) -> __m512 {
         // SAFETY: the CPU has AVX-512 (VL and BW for the masked load of 16-bit lanes); masked lanes are not read.
         unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(from.len()), from.as_ptr().cast())) }

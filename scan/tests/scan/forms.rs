@@ -51,6 +51,7 @@ fn long_sequences_take_longer_chunks() {
 #[test]
 fn more_sequences_than_groups() {
     agrees(dims(150, 50, 33, 16), Parts::ALL, 7);
+    agrees(dims(400, 1, 33, 16), Parts::ALL, 8);
 }
 
 proptest! {

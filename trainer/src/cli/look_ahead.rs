@@ -13,7 +13,7 @@ use datasets::{
 };
 use network::Overrides;
 use pose::normalise::Normalisation;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use trainer::{
     canvas::write_file,
     chart::{Curve, curves},
@@ -31,8 +31,11 @@ const SINCE_S: [f64; 10] = [0.04, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 4.0];
 #[derive(clap::Args)]
 pub struct Args {
     /// Checkpoints: of the live family with each of its own look-aheads, of windows by the frame that lies so far from the window's end.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "rows")]
     models: Vec<PathBuf>,
+    /// look_ahead.json of an earlier run on the same data: its rows are taken over. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    rows: Vec<PathBuf>,
     /// Folder with mocap_test.npz (or that of --split).
     #[arg(long)]
     data: PathBuf,
@@ -57,7 +60,7 @@ pub struct Args {
 }
 
 /// One model's figures, keypoints with a detector's noise, both cameras.
-#[derive(Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Row {
     model: String,
     parameters: u64,
@@ -65,14 +68,14 @@ struct Row {
     fps: f32,
     look_aheads: Vec<At>,
     /// With all of the clip seen, in overlapping windows; a live model has no more than its look-aheads.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     whole_clip: Option<Figures>,
     /// Of live models, with their least look-ahead.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     since_start: Vec<SinceStart>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct At {
     /// Frames.
     look_ahead: usize,
@@ -88,7 +91,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}: the folder cannot be made", args.out.display()))?;
     let mocap = MocapSet::open(&args.data.join(format!("mocap_{}.npz", args.split)))?;
     let set = EvaluationSet::new(&mocap, &EvaluationOptions { noisy: vec![true], ..EvaluationOptions::default() })?;
-    let rows: Vec<Row> = args.models.iter().map(|model| measure(model, &set, args)).collect::<Result<_>>()?;
+    let mut rows = args.rows.iter().map(|path| earlier(path)).collect::<Result<Vec<_>>>()?.concat();
+    for model in &args.models {
+        rows.push(measure(model, &set, args)?);
+    }
 
     let json = serde_json::to_string_pretty(&rows)?;
     let text = table(&rows, &args.split, set.frames());
@@ -97,6 +103,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     picture(&rows, &args.out.join("look_ahead.png"))?;
     writeln!(std::io::stdout(), "{}", if args.json { json } else { text }).context("standard output cannot be written")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What an earlier run wrote.
+fn earlier(path: &Path) -> Result<Vec<Row>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{}: expected the look_ahead.json of an earlier run", path.display()))
 }
 
 fn measure(path: &Path, set: &EvaluationSet, args: &Args) -> Result<Row> {
