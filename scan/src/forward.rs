@@ -38,7 +38,7 @@ impl<'a, T: Element> Call<'a, T> {
     /// For arguments that were checked, and vectors of `width` lanes.
     pub(crate) fn new(dims: Dims, inputs: &'a Inputs<'a, T, f32>, y: &'a mut [T], last_state: Option<&'a mut [f32]>, width: usize) -> Self {
         let blocks = dims.channels.div_ceil(width);
-        let abreast = if dims.frames <= SHORT { blocks } else { 1 };
+        let abreast = if dims.frames <= SHORT { blocks.max(1) } else { 1 };
         let values = [dims.frames, dims.states, width, abreast].into_iter().fold(1, usize::saturating_mul).max(1);
         let group = TASK_VALUES.div_ceil(values).clamp(1, dims.sequences.max(1));
         Self { dims, inputs, y: SharedMut::new(y), last_state: last_state.map(SharedMut::new), blocks, abreast, group }
