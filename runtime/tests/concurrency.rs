@@ -110,3 +110,21 @@ fn lanes_are_shared_by_threads() {
         }
     });
 }
+
+/// Another model under the same name is not taken for the one that is open.
+#[test]
+fn a_replaced_file_is_not_mixed_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("live.onnx");
+    std::fs::copy(LIVE, &path).expect("a copy");
+    let engine = StepEngine::open(&path, &EngineOptions { threads: 4, ..EngineOptions::default() }).expect("it opens");
+    let input = vec![0.1; 17 * 3];
+    let step = || engine.step(&input, &mut [&mut vec![0.0; engine.state_len()]]).expect("poses");
+    let expected = step();
+    std::fs::write(&path, b"another file").expect("written");
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| (0..5).for_each(|_| assert_eq!(step(), expected)));
+        }
+    });
+}

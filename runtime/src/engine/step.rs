@@ -3,10 +3,8 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use pose::{JOINTS, metadata::ModelMetadata};
@@ -49,23 +47,50 @@ const MOST_NUMBERS: usize = 1 << 28;
 #[derive(Debug)]
 pub struct StepEngine {
     path: PathBuf,
-    backend: Backend,
-    device: Device,
+    options: EngineOptions,
     metadata: Option<ModelMetadata>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
     ports: StepPorts,
-    /// At least one.
-    lanes: Vec<Lane>,
+    /// Size and time of the file when it was opened.
+    stamp: Option<(u64, SystemTime)>,
+    lanes: usize,
+    open: Mutex<OpenLanes>,
+    /// Somebody gave a lane back.
+    given_back: Condvar,
     /// A thread for each lane, where there are several.
     pool: Option<ThreadPool>,
-    /// Which lane is waited for next.
-    next: AtomicUsize,
 }
 
-/// The graph, open once more for calls side by side, and the gathered inputs, kept from call to call.
+/// Lanes that were opened so far: a lane opens when all others are busy for the first time.
+#[derive(Debug, Default)]
+struct OpenLanes {
+    idle: Vec<Lane>,
+    /// Busy ones too; at least one.
+    count: usize,
+    /// As many as there may be.
+    most: usize,
+}
+
+/// The graph, open for one call at a time, and the gathered inputs, kept from call to call.
 #[derive(Debug)]
 struct Lane {
     graph: Box<dyn Graph>,
-    gathered: Mutex<Gathered>,
+    gathered: Gathered,
+}
+
+/// The lane that a call uses; it goes back when this is dropped.
+struct Busy<'a> {
+    engine: &'a StepEngine,
+    lane: Option<Lane>,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let mut open = self.engine.open_lanes();
+        open.idle.extend(self.lane.take());
+        self.engine.given_back.notify_one();
+    }
 }
 
 /// More lanes than this wait for memory, not for processors.
@@ -121,40 +146,34 @@ impl StepEngine {
             expected,
             found,
         })?;
-        let metadata = graph::read_metadata(path, &*graph)?;
-        let count = match options.device {
+        let lanes = match options.device {
             Device::Cpu => options.thread_count().min(MOST_LANES),
             Device::Cuda { .. } => 1,
         };
-        let mut graphs = vec![graph];
-        while graphs.len() < count {
-            graphs.push(graph::open(path, &Self::of_a_lane(options))?);
-        }
-        let lanes = graphs.into_iter().map(|graph| Lane { graph, gathered: Mutex::default() }).collect();
         let no_threads = |error: rayon::ThreadPoolBuildError| Error::Run { path: path.to_owned(), reason: error.to_string() };
-        let name = |number| format!("lane {number}");
-        let pool = || ThreadPoolBuilder::new().num_threads(count).thread_name(name).build().map_err(no_threads);
-        let pool = if count > 1 { Some(pool()?) } else { None };
+        let pool = ThreadPoolBuilder::new().num_threads(lanes).thread_name(|number| format!("lane {number}"));
         let engine = Self {
             path: path.to_owned(),
-            backend: options.backend,
-            device: options.device,
-            metadata,
+            stamp: stamp(path),
+            options: Self::of_a_lane(options),
+            metadata: graph::read_metadata(path, &*graph)?,
+            inputs: graph.inputs().to_vec(),
+            outputs: graph.outputs().to_vec(),
             ports,
             lanes,
-            pool,
-            next: AtomicUsize::new(0),
+            open: Mutex::default(),
+            given_back: Condvar::new(),
+            pool: if lanes > 1 { Some(pool.build().map_err(no_threads)?) } else { None },
         };
         engine.check_metadata()?;
-        let shapes = engine.input_shapes(engine.rows(1));
-        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-        engine.lanes.iter().try_for_each(|lane| lane.graph.prepare(&shapes))?;
+        let lane = engine.made_ready(graph)?;
+        *engine.open_lanes() = OpenLanes { idle: vec![lane], count: 1, most: lanes };
         Ok(engine)
     }
 
     /// Calls of [`step`](Self::step) that run side by side; more wait.
     pub fn lanes(&self) -> usize {
-        self.lanes.len()
+        self.lanes
     }
 
     /// What `work` makes of each of the pieces that `items` are cut into, up to `most` in one, side by side, in their order. A panic of
@@ -165,28 +184,57 @@ impl StepEngine {
         most: usize,
         work: impl Fn(&mut [T]) -> R + Send + Sync,
     ) -> Vec<R> {
-        let piece = items.len().div_ceil(self.lanes()).clamp(1, most.max(1));
+        let piece = items.len().div_ceil(self.lanes).clamp(1, most.max(1));
         match &self.pool {
             Some(pool) if items.len() > piece => pool.install(|| items.par_chunks_mut(piece).map(work).collect()),
             _ => items.chunks_mut(piece).map(work).collect(),
         }
     }
 
-    fn graph(&self) -> &dyn Graph {
-        &*self.lanes[0].graph
+    fn open_lanes(&self) -> MutexGuard<'_, OpenLanes> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lane that nobody uses; where there is none, one after the other is waited for.
-    fn free_lane(&self) -> (&Lane, MutexGuard<'_, Gathered>) {
-        for lane in &self.lanes {
-            match lane.gathered.try_lock() {
-                Ok(gathered) => return (lane, gathered),
-                Err(TryLockError::Poisoned(gathered)) => return (lane, gathered.into_inner()),
-                Err(TryLockError::WouldBlock) => {}
+    /// A lane around a graph that was just opened.
+    fn made_ready(&self, graph: Box<dyn Graph>) -> Result<Lane, Error> {
+        let shapes = self.input_shapes(self.rows(&*graph, 1));
+        graph.prepare(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        Ok(Lane { graph, gathered: Gathered::default() })
+    }
+
+    /// A lane that nobody uses: an idle one, a new one while there may be more, or the next that is given back.
+    fn take_lane(&self) -> Lane {
+        let mut open = self.open_lanes();
+        loop {
+            if let Some(lane) = open.idle.pop() {
+                return lane;
+            }
+            if open.count < open.most {
+                open.count += 1;
+                drop(open);
+                let lane = self.another_lane();
+                open = self.open_lanes();
+                match lane {
+                    Ok(lane) => return lane,
+                    Err(error) => {
+                        open.count -= 1;
+                        open.most = open.count;
+                        tracing::warn!("streams are run on {} threads, not on {}: {error}", open.count, self.lanes);
+                    }
+                }
+            } else {
+                open = self.given_back.wait(open).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        let lane = &self.lanes[self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len()];
-        (lane, lane.gathered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The same graph once more.
+    fn another_lane(&self) -> Result<Lane, Error> {
+        if stamp(&self.path) != self.stamp {
+            let reason = "the file has changed since it was opened".to_owned();
+            return Err(Error::Run { path: self.path.clone(), reason });
+        }
+        self.made_ready(graph::open(&self.path, &self.options)?)
     }
 
     /// The file.
@@ -196,12 +244,12 @@ impl StepEngine {
 
     /// The library that runs it.
     pub fn backend(&self) -> Backend {
-        self.backend
+        self.options.backend
     }
 
     /// Where it runs.
     pub fn device(&self) -> Device {
-        self.device
+        self.options.device
     }
 
     /// What the file says about itself; `None` for files that this project did not write.
@@ -211,12 +259,12 @@ impl StepEngine {
 
     /// All inputs of the graph.
     pub fn inputs(&self) -> &[Port] {
-        self.graph().inputs()
+        &self.inputs
     }
 
     /// All outputs of the graph.
     pub fn outputs(&self) -> &[Port] {
-        self.graph().outputs()
+        &self.outputs
     }
 
     /// Numbers per joint in the input: 2 (x, y) or 3 (x, y, confidence).
@@ -244,17 +292,18 @@ impl StepEngine {
     pub fn step(&self, input: &[f32], states: &mut [&mut [f32]]) -> Result<Vec<f32>, Error> {
         self.check_step(input, states)?;
         let batch = states.len();
-        let rows = self.rows(batch);
+        let mut busy = Busy { engine: self, lane: None };
+        let Lane { graph, gathered } = busy.lane.insert(self.take_lane());
+        let rows = self.rows(&**graph, batch);
         let shapes = self.input_shapes(rows);
-        let (lane, mut gathered) = self.free_lane();
-        self.gather(input, states, rows, &mut gathered);
+        self.gather(input, states, rows, gathered);
         let Gathered { keypoints, states: gathered_states } = &*gathered;
         let mut views: Vec<View<'_>> = shapes.iter().map(|shape| View { shape, values: keypoints }).collect();
         for state in &self.ports.states {
             views[state.input].values = &gathered_states[state.range.start * rows..state.range.end * rows];
         }
         let mut poses = Vec::new();
-        lane.graph.run(&views, &mut |outputs| {
+        graph.run(&views, &mut |outputs| {
             self.check_outputs(outputs, rows)?;
             self.scatter(outputs, states);
             poses = outputs[self.ports.poses_output].values[..batch * POSE].to_vec();
@@ -265,8 +314,8 @@ impl StepEngine {
 
     /// Rows that run for so many streams: as many, or more in a file of a fixed batch or where there are plans for some batches alone.
     /// Then the last rows are nobody's.
-    fn rows(&self, batch: usize) -> usize {
-        self.ports.batch.unwrap_or_else(|| self.graph().padded_batch(batch))
+    fn rows(&self, graph: &dyn Graph, batch: usize) -> usize {
+        self.ports.batch.unwrap_or_else(|| graph.padded_batch(batch))
     }
 
     /// Shapes of all inputs for so many streams, in the order of the graph: what is no state is the keypoints.
@@ -341,7 +390,7 @@ impl StepEngine {
             if found != Some(&expected) {
                 return Err(Error::NotAStep {
                     path: self.path.clone(),
-                    expected: format!("the output {} of shape {expected:?}", self.graph().outputs()[output].name),
+                    expected: format!("the output {} of shape {expected:?}", self.outputs[output].name),
                     found: format!("{:?}", found.unwrap_or_default()),
                 });
             }
@@ -359,6 +408,12 @@ impl StepEngine {
             false => unusable(format!("it says {} numbers per joint, but the graph takes {}", metadata.dim_in, self.ports.channels)),
         }
     }
+}
+
+/// By which a file that was replaced is told.
+fn stamp(path: &Path) -> Option<(u64, SystemTime)> {
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.len(), about.modified().ok()?))
 }
 
 /// What a step graph has, as two halves of a sentence when it is none: what was expected and what was found.
