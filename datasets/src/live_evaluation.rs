@@ -100,7 +100,7 @@ pub struct SinceStart {
 }
 
 /// The error of a causal predictor of one look-ahead by time since its stream began: every clip is cut into streams of the length of the last of `ends_s`,
-/// and frames are counted by where they lie among them.
+/// and frames are counted by where they lie among them; where there are none there is no entry.
 ///
 /// # Errors
 /// As [`evaluate_causal`].
@@ -130,7 +130,7 @@ where
         }
     }
     let starts_s = std::iter::once(0.0).chain(ends_s.iter().copied());
-    let rows = starts_s.zip(ends_s).zip(sums);
+    let rows = starts_s.zip(ends_s).zip(sums).filter(|(_, (_, frames))| *frames > 0);
     Ok(rows.map(|((from_s, &to_s), (sum, frames))| SinceStart { from_s, to_s, frames, mpjpe_root_depth_mm: sum / frames as f64 }).collect())
 }
 

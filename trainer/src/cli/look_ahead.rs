@@ -190,7 +190,9 @@ fn table(rows: &[Row], split: &str, frames: usize) -> String {
             "---|".repeat(SINCE_S.len())
         );
         for row in rows.iter().filter(|row| !row.since_start.is_empty()) {
-            let cells: Vec<String> = row.since_start.iter().map(|since| format!("{:.1}", since.mpjpe_root_depth_mm)).collect();
+            let at = |end_s: &f64| row.since_start.iter().find(|since| (since.to_s - end_s).abs() < 1e-9);
+            let cell = |end_s| at(end_s).map_or("-".to_owned(), |since| format!("{:.1}", since.mpjpe_root_depth_mm));
+            let cells: Vec<String> = SINCE_S.iter().map(cell).collect();
             let _ = writeln!(text, "| {} | {} |", row.model, cells.join(" | "));
         }
     }
