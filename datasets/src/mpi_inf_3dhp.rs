@@ -143,7 +143,7 @@ impl Mpi3dhp {
         Self::checked(path, sequences)
     }
 
-    /// Reads `data_test_3dhp.npz`: `data` is {"TS1": {`data_2d` [F, 17, 2] px, `data_3d` [F, 17, 3] mm, `valid` [F]}}.
+    /// Reads `data_test_3dhp.npz`: `data` is {"TS1": {`data_2d` [F, 17, 2] px, `data_3d` [F, 17, 3] mm, `valid` (F)}}.
     ///
     /// # Errors
     /// As [`Self::open_train`], and a sequence without `valid`.

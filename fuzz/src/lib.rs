@@ -1,7 +1,7 @@
 //! Fuzzing on the stable toolchain: valid files, damaged by [bolero](https://docs.rs/bolero) in ways that files are damaged and attacked.
 //!
 //! Each test of this package is a target: `cargo test -p fuzz` gives a second to each, `fuzz/run.sh SECONDS` as long as you like. Random
-//! bytes die at the first check of a parser, so a target starts from small valid files ([`Damage`] says what becomes of them). What
+//! bytes die at the first check of a parser, so a target starts from small valid files (`Damage` says what becomes of them). What
 //! counts as a failure: a panic, a crash, more than [`SLOWEST`] for one input, more than [`MOST_MEMORY`] bytes at a time.
 
 use std::{

@@ -93,7 +93,7 @@ impl Lifter {
     /// Opens a file that describes itself, or one by a reference checkpoint's conventions, see [`Assumptions`].
     ///
     /// # Errors
-    /// As [`Engine::open`] and [`Lifter::new`].
+    /// As [`AnyEngine::open`] and [`Lifter::new`].
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
         Self::new(AnyEngine::open(path, options)?, &Assumptions::default())
     }

@@ -84,7 +84,7 @@ pub struct NetworksOptions {
     pub device: Device,
     /// Threads within one operation; 0 takes as many as there are processors.
     pub threads: usize,
-    /// Folder of the converted models; `None` searches [`MODELS_FOLDER`] above the executable and the working folder.
+    /// Folder of the converted models; `None` searches `.native/blazepose` above the executable and the working folder.
     pub folder: Option<PathBuf>,
 }
 
