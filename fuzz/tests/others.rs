@@ -153,7 +153,7 @@ fn the_seeds_of_the_server_are_understood() {
         let text = String::from_utf8(text).unwrap();
         assert_eq!(runtime::serve::fuzz::text(&text, Source::H36m17), Ok(()), "{text}");
     }
-    requests().iter().for_each(|request| assert_eq!(runtime::serve::fuzz::request(request), Ok(())));
+    requests().iter().for_each(|request| assert!(runtime::serve::fuzz::request(request)));
 }
 
 target!(server_binary, vec![records()], |_: &Bench, input: &[u8]| runtime::serve::fuzz::binary(input, Source::H36m17));

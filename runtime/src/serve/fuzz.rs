@@ -32,14 +32,11 @@ pub fn binary(message: &[u8], source: Source) -> Result<(), String> {
     Ok(())
 }
 
-/// The body of an infer request; its first byte and a half stand for the header that says how long the JSON is.
-///
-/// # Errors
-/// That it is refused.
-pub fn request(body: &[u8]) -> Result<(), ()> {
+/// The body of an infer request; its first two bytes stand for the header that says how long the JSON is. `true` where it is understood.
+pub fn request(body: &[u8]) -> bool {
     let length = match body {
         [flag, length, ..] if flag % 2 == 1 => Some(usize::from(*length) + 256 * usize::from(flag / 64)),
         _ => None,
     };
-    inference::read(body.get(2..).unwrap_or_default(), length).map(drop).map_err(drop)
+    inference::read(body.get(2..).unwrap_or_default(), length).is_ok()
 }
