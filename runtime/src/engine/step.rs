@@ -47,6 +47,7 @@ const MOST_NUMBERS: usize = 1 << 28;
 #[derive(Debug)]
 pub struct StepEngine {
     path: PathBuf,
+    /// Of a lane: on one thread.
     options: EngineOptions,
     metadata: Option<ModelMetadata>,
     inputs: Vec<Port>,
@@ -132,15 +133,10 @@ impl StepEngine {
     /// As [`Engine::open`](super::Engine::open); any graph whose states do not come out as they go in.
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
         let path = path.as_ref();
-        Self::new(path, graph::open(path, &Self::of_a_lane(options))?, options)
-    }
-
-    /// How each lane is opened: on one thread.
-    pub(super) fn of_a_lane(options: &EngineOptions) -> EngineOptions {
-        EngineOptions { threads: 1, ..options.clone() }
-    }
-
-    pub(super) fn new(path: &Path, graph: Box<dyn Graph>, options: &EngineOptions) -> Result<Self, Error> {
+        // before the file is read: one that is replaced meanwhile is told too
+        let stamp = stamp(path);
+        let of_a_lane = EngineOptions { threads: 1, ..options.clone() };
+        let graph = graph::open(path, &of_a_lane)?;
         let ports = step_ports(graph.inputs(), graph.outputs()).map_err(|(expected, found)| Error::NotAStep {
             path: path.to_owned(),
             expected,
@@ -154,8 +150,8 @@ impl StepEngine {
         let pool = ThreadPoolBuilder::new().num_threads(lanes).thread_name(|number| format!("lane {number}"));
         let engine = Self {
             path: path.to_owned(),
-            stamp: stamp(path),
-            options: Self::of_a_lane(options),
+            stamp,
+            options: of_a_lane,
             metadata: graph::read_metadata(path, &*graph)?,
             inputs: graph.inputs().to_vec(),
             outputs: graph.outputs().to_vec(),
