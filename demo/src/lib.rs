@@ -6,6 +6,7 @@
 //! * [`results`] and [`film`]: the files that come out.
 
 pub mod blazepose;
+pub mod detect;
 pub mod film;
 pub mod observe;
 pub mod outputs;
