@@ -14,6 +14,7 @@ pub mod picture;
 pub mod progress;
 pub mod results;
 pub mod run;
+pub mod track;
 pub mod video;
 pub mod viewpoint;
 

@@ -1,0 +1,461 @@
+//! Who is who from frame to frame.
+//!
+//! Detections of a frame are assigned to the people seen before ([`Tracker`]) in the manner of ByteTrack: certain detections
+//! first, uncertain ones to whoever is left. What counts is where a Kalman filter expects the person, how alike the keypoints
+//! are, and the colours of the clothes. Where an exchange of two people would fit about as well, nobody is guessed: the tracks
+//! end, and new ones begin.
+//!
+//! A *track* is somebody seen without doubt; a *person* is one or more tracks. A new track is given to a person who was seen
+//! before when clothes and proportions say so clearly, and is somebody new otherwise. So no track ever mixes two people, and
+//! who comes back is known again if they can be told apart.
+
+mod appearance;
+mod assign;
+mod kalman;
+mod similarity;
+
+use std::collections::BTreeMap;
+
+use opencv::core::Mat;
+use pose::joint_map::Source;
+use pose::{Keypoint, Keypoints17};
+
+use crate::detect::{BoxPx, Detected, Expected};
+pub use appearance::Appearance;
+use assign::best_pairs;
+use kalman::Motion;
+pub use similarity::{Proportions, centre, iou, oks};
+
+/// Detections from this score on are assigned first, and only they begin tracks.
+const CERTAIN: f32 = 0.5;
+/// Detections below this score are nobody.
+const UNCERTAIN: f32 = 0.1;
+/// Someone out of sight for longer is no longer expected anywhere.
+pub const LOST_S: f64 = crate::observe::LONGEST_GAP_S;
+/// How far people move at once, in their own sizes (about 1.7 m): so much between two frames ...
+const JUMP: f32 = 0.3;
+/// ... and so much more in a second. A faster one is somebody else.
+const FASTEST_PER_S: f32 = 3.7;
+/// How much larger or smaller someone becomes between two looks.
+const LARGEST_GROWTH: f32 = 2.0;
+/// A person's size is the largest of late: who bends down does not shrink. It is forgotten in about this time.
+const SIZE_MEMORY_S: f64 = 3.0;
+/// A pair that fits less is none.
+const MIN_FIT: f32 = 0.25;
+/// Keypoints of the last sight say something for about this long.
+const POSE_MEMORY_S: f64 = 0.15;
+/// Someone out of sight for this long fits half as well as someone who was just seen.
+const FRESH_S: f64 = 0.6;
+/// An exchange that fits worse by less than this cannot be excluded.
+const DOUBT: f32 = 0.06;
+/// Two detections more alike than this are one person.
+const SAME_POSE: f32 = 0.75;
+/// Share of the fit that the clothes have.
+const APPEARANCE_SHARE: f32 = 0.3;
+/// How alike clothes of which nothing is known are taken to be.
+const USUAL_APPEARANCE: f32 = 0.75;
+/// Who wears clothes less alike than this is somebody else, whatever else fits.
+const OTHER_CLOTHES: f32 = 0.45;
+/// Boxes that overlap more than this hide each other's clothes.
+const HIDDEN: f32 = 0.08;
+/// A track is somebody after so many sights.
+const CONFIRMED: u32 = 3;
+/// A new track is looked at for so long before it is said to be nobody who was seen before.
+const RECOGNISE_S: f64 = 0.3;
+/// Views of the clothes that it takes to recognise someone.
+const RECOGNISE_VIEWS: f32 = 3.0;
+/// Clothes at least so alike are the same ...
+const SAME_CLOTHES: f32 = 0.85;
+/// ... if anybody else's are less alike by this.
+const CLEARLY: f32 = 0.08;
+/// Proportions that differ by more are somebody else's.
+const OTHER_PROPORTIONS: f32 = 0.12;
+/// So many people are remembered; the ones seen longest ago are forgotten.
+const MOST_REMEMBERED: usize = 256;
+
+/// Somebody in a frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracked {
+    /// The uninterrupted sight of one person that this belongs to; never used for anybody else.
+    pub track: u64,
+    /// Who it is, counted from 1; `None` until that is known. [`Tracker::person_of`] tells it later for the whole track.
+    pub person: Option<u64>,
+    /// Pixels.
+    pub keypoints: Keypoints17,
+    /// Around the body.
+    pub box_px: BoxPx,
+    /// How sure the detector is.
+    pub score: f32,
+}
+
+/// Follows everyone through a stream of detections.
+#[derive(Debug)]
+pub struct Tracker {
+    most: usize,
+    tracks: Vec<Track>,
+    people: BTreeMap<u64, Remembered>,
+    person_of: BTreeMap<u64, u64>,
+    next_track: u64,
+    next_person: u64,
+}
+
+/// Somebody in sight, or lost a short while ago.
+#[derive(Debug)]
+struct Track {
+    number: u64,
+    person: Option<u64>,
+    first_s: f64,
+    last_s: f64,
+    sights: u32,
+    motion: Motion,
+    last: Sight,
+    size_px: f32,
+    appearance: Appearance,
+    proportions: Proportions,
+}
+
+/// A person that tracks belong to.
+#[derive(Debug)]
+struct Remembered {
+    appearance: Appearance,
+    proportions: Proportions,
+    last_s: f64,
+    last_box: BoxPx,
+    size_px: f32,
+}
+
+/// A detection with what is measured on it.
+#[derive(Debug, Clone)]
+struct Sight {
+    keypoints: Keypoints17,
+    box_px: BoxPx,
+    score: f32,
+    appearance: Appearance,
+    /// Nobody else stands before or behind: the clothes are this person's.
+    clear: bool,
+}
+
+impl Tracker {
+    /// For at most so many people at a time.
+    pub fn new(most: usize) -> Self {
+        Self { most: most.max(1), tracks: Vec::new(), people: BTreeMap::new(), person_of: BTreeMap::new(), next_track: 1, next_person: 1 }
+    }
+
+    /// Where people known so far are expected at a time, those in sight first.
+    pub fn expected(&self, time_s: f64) -> Vec<Expected> {
+        let mut tracks: Vec<&Track> = self.tracks.iter().filter(|track| time_s - track.last_s <= LOST_S).collect();
+        tracks.sort_by(|a, b| b.last_s.total_cmp(&a.last_s).then(b.size_px.total_cmp(&a.size_px)));
+        tracks.into_iter().map(|track| Expected { id: track.number, box_px: track.motion.at(time_s) }).collect()
+    }
+
+    /// Takes in the detections of the next frame; times rise. `frame` (BGR) is where clothes are looked at, if there is one.
+    /// Gives the people of this frame, including tracks that are too new to be somebody.
+    pub fn update(&mut self, frame: Option<&Mat>, time_s: f64, detections: &[Detected], joints: Source) -> Vec<Tracked> {
+        self.retire(time_s);
+        let sights = sights(frame, detections, joints);
+        let mut assigned: Vec<Option<usize>> = vec![None; sights.len()];
+
+        let certain: Vec<usize> = (0..sights.len()).filter(|&s| sights[s].score >= CERTAIN).collect();
+        let all_tracks: Vec<usize> = (0..self.tracks.len()).collect();
+        let fits: Vec<Vec<Option<f32>>> =
+            all_tracks.iter().map(|&t| certain.iter().map(|&s| self.tracks[t].fit(&sights[s], time_s)).collect()).collect();
+        let pairs = best_pairs(&fits);
+        let doubtful = doubtful_rows(&fits, &pairs);
+        for &(t, c) in pairs.iter().filter(|(t, _)| !doubtful[*t]) {
+            assigned[certain[c]] = Some(t);
+        }
+        // Uncertain detections are mostly people half hidden: they keep a track alive, and begin none.
+        let left: Vec<usize> = all_tracks.into_iter().filter(|&t| !pairs.iter().any(|&(paired, _)| paired == t)).collect();
+        let uncertain: Vec<usize> = (0..sights.len()).filter(|&s| (UNCERTAIN..CERTAIN).contains(&sights[s].score)).collect();
+        let fits: Vec<Vec<Option<f32>>> =
+            left.iter().map(|&t| uncertain.iter().map(|&s| self.tracks[t].fit(&sights[s], time_s)).collect()).collect();
+        let uncertain_pairs = best_pairs(&fits);
+        let uncertain_doubtful = doubtful_rows(&fits, &uncertain_pairs);
+        for &(l, u) in uncertain_pairs.iter().filter(|(l, _)| !uncertain_doubtful[*l] && !doubtful[left[*l]]) {
+            assigned[uncertain[u]] = Some(left[l]);
+        }
+
+        for (s, sight) in sights.iter().enumerate() {
+            if let Some(t) = assigned[s] {
+                self.tracks[t].see(time_s, sight);
+            }
+        }
+        let mut numbers: Vec<Option<u64>> = assigned.iter().map(|t| t.map(|t| self.tracks[t].number)).collect();
+        let ended: Vec<u64> =
+            self.tracks.iter().zip(&doubtful).filter(|(_, is_doubtful)| **is_doubtful).map(|(track, _)| track.number).collect();
+        self.end(|track| ended.contains(&track.number));
+
+        for &s in &certain {
+            let in_sight = self.tracks.iter().filter(|track| track.last_s >= time_s).count();
+            if numbers[s].is_none() && in_sight < self.most {
+                numbers[s] = Some(self.begin(time_s, &sights[s]));
+            }
+        }
+        self.name(time_s);
+        let tracked = |(number, sight): (Option<u64>, &Sight)| {
+            let track = number?;
+            let &Sight { keypoints, box_px, score, .. } = sight;
+            Some(Tracked { track, person: self.person_of(track), keypoints, box_px, score })
+        };
+        numbers.into_iter().zip(&sights).filter_map(tracked).collect()
+    }
+
+    /// Who a track is; `None` for one that was too short to be anybody.
+    pub fn person_of(&self, track: u64) -> Option<u64> {
+        self.person_of.get(&track).copied()
+    }
+
+    fn begin(&mut self, time_s: f64, sight: &Sight) -> u64 {
+        let number = self.next_track;
+        self.next_track += 1;
+        let mut track = Track {
+            number,
+            person: None,
+            first_s: time_s,
+            last_s: time_s,
+            sights: 0,
+            motion: Motion::new(time_s, sight.box_px),
+            last: sight.clone(),
+            size_px: size_px(&sight.box_px),
+            appearance: Appearance::default(),
+            proportions: Proportions::default(),
+        };
+        track.learn(sight);
+        self.tracks.push(track);
+        number
+    }
+
+    /// Ends tracks of people who are gone.
+    fn retire(&mut self, time_s: f64) {
+        self.end(|track| time_s - track.last_s > LOST_S || (track.sights < CONFIRMED && time_s - track.last_s > LOST_S / 4.0));
+    }
+
+    fn end(&mut self, which: impl Fn(&Track) -> bool) {
+        let (ended, kept) = std::mem::take(&mut self.tracks).into_iter().partition(|track| which(track));
+        self.tracks = kept;
+        let ended: Vec<Track> = ended;
+        for track in ended {
+            let Some(person) = track.person.and_then(|person| self.people.get_mut(&person)) else { continue };
+            person.appearance.add(&track.appearance);
+            person.proportions.extend(&track.proportions);
+            (person.last_s, person.last_box, person.size_px) = (track.last_s, track.last.box_px, track.size_px);
+        }
+        while self.people.len() > MOST_REMEMBERED {
+            let oldest = self.people.iter().filter(|(id, _)| !self.is_active(**id)).min_by(|a, b| a.1.last_s.total_cmp(&b.1.last_s));
+            let Some(id) = oldest.map(|(id, _)| *id) else { break };
+            self.people.remove(&id);
+        }
+    }
+
+    fn is_active(&self, person: u64) -> bool {
+        self.tracks.iter().any(|track| track.person == Some(person))
+    }
+
+    /// Says who the unnamed tracks are, where that can be said.
+    fn name(&mut self, time_s: f64) {
+        for t in 0..self.tracks.len() {
+            let track = &self.tracks[t];
+            // Whoever is there when everything begins is somebody at once.
+            let is_first = self.people.is_empty();
+            if track.person.is_some() || track.last_s < time_s || (track.sights < CONFIRMED && !is_first) {
+                continue;
+            }
+            let is_anybody_gone = self.people.keys().any(|&id| !self.is_active(id));
+            let person = if is_anybody_gone && track.appearance.views() < RECOGNISE_VIEWS && time_s - track.first_s < RECOGNISE_S {
+                continue;
+            } else {
+                self.recognise(track)
+            };
+            if person.is_none() && is_anybody_gone && time_s - track.first_s < RECOGNISE_S {
+                continue;
+            }
+            let person = person.unwrap_or_else(|| {
+                let id = self.next_person;
+                self.next_person += 1;
+                id
+            });
+            let track = &mut self.tracks[t];
+            track.person = Some(person);
+            self.person_of.insert(track.number, person);
+            self.people.entry(person).or_insert_with(|| Remembered {
+                appearance: Appearance::default(),
+                proportions: Proportions::default(),
+                last_s: track.last_s,
+                last_box: track.last.box_px,
+                size_px: track.size_px,
+            });
+        }
+    }
+
+    /// The person, seen before and not in sight now, that a new track clearly is.
+    fn recognise(&self, track: &Track) -> Option<u64> {
+        if track.appearance.views() < RECOGNISE_VIEWS {
+            return None;
+        }
+        let alike = |id: u64, person: &Remembered| {
+            let mut appearance = person.appearance;
+            if let Some(active) = self.tracks.iter().find(|track| track.person == Some(id)) {
+                appearance.add(&active.appearance);
+            }
+            appearance.similarity(&track.appearance).unwrap_or(0.0)
+        };
+        let mut ranked: Vec<(u64, f32)> = self.people.iter().map(|(&id, person)| (id, alike(id, person))).collect();
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let &(best, similarity) = ranked.first()?;
+        let second = ranked.get(1).map_or(0.0, |&(_, similarity)| similarity);
+        let person = &self.people[&best];
+        let is_clear = similarity >= SAME_CLOTHES && similarity - second >= CLEARLY;
+        let other_proportions = person.proportions.difference(&track.proportions).is_some_and(|difference| difference > OTHER_PROPORTIONS);
+        (is_clear && !self.is_active(best) && !other_proportions && person.can_reach(track)).then_some(best)
+    }
+}
+
+impl Remembered {
+    /// Whether a track can begin where it does. After a long absence people may come back anywhere.
+    fn can_reach(&self, track: &Track) -> bool {
+        let elapsed_s = track.first_s - self.last_s;
+        elapsed_s > 0.0 && (elapsed_s > LOST_S || is_near(&self.last_box, &track.last.box_px, self.size_px, elapsed_s))
+    }
+}
+
+impl Track {
+    /// How well a sight fits this track, 0..1; `None` where it cannot be the same person.
+    fn fit(&self, sight: &Sight, time_s: f64) -> Option<f32> {
+        let elapsed_s = time_s - self.last_s;
+        if !is_near(&self.last.box_px, &sight.box_px, self.size_px, elapsed_s) {
+            return None;
+        }
+        let growth = size_px(&sight.box_px) / size_px(&self.last.box_px);
+        if !(LARGEST_GROWTH.recip()..=LARGEST_GROWTH).contains(&growth) {
+            return None;
+        }
+        let clothes = self.appearance.similarity(&sight.appearance);
+        if sight.clear && self.appearance.views() >= RECOGNISE_VIEWS && clothes.is_some_and(|clothes| clothes < OTHER_CLOTHES) {
+            return None;
+        }
+        let expected = self.motion.at(time_s);
+        let place = 1.0 - distance(&expected, &sight.box_px) / (self.size_px * reach(elapsed_s));
+        let moved = [centre(&expected), centre(&self.last.box_px)];
+        let shift = [moved[0][0] - moved[1][0], moved[0][1] - moved[1][1]];
+        let led_on = self.last.keypoints.map(|k| Keypoint { x_px: k.x_px + shift[0], y_px: k.y_px + shift[1], ..k });
+        let overlap = iou(&expected, &sight.box_px);
+        let shape = oks(&led_on, &sight.keypoints, self.size_px).map_or(overlap, |oks| (2.0 * oks + overlap) / 3.0);
+        // The longer ago, the less the last pose says.
+        let weight = (-elapsed_s / POSE_MEMORY_S).exp() as f32;
+        let motion = (place.max(0.0) + 2.0 * weight * shape) / (1.0 + 2.0 * weight);
+        let freshness = (0.5f64.powf(elapsed_s / FRESH_S)) as f32;
+        let fit = freshness * motion * (1.0 - APPEARANCE_SHARE) + APPEARANCE_SHARE * clothes.unwrap_or(USUAL_APPEARANCE);
+        (fit >= MIN_FIT).then_some(fit)
+    }
+
+    fn see(&mut self, time_s: f64, sight: &Sight) {
+        let forgotten = (-(time_s - self.last_s) / SIZE_MEMORY_S).exp() as f32;
+        self.size_px = size_px(&sight.box_px).max(self.size_px * forgotten);
+        self.motion.see(time_s, sight.box_px);
+        self.last_s = time_s;
+        self.last = sight.clone();
+        self.learn(sight);
+    }
+
+    fn learn(&mut self, sight: &Sight) {
+        self.sights += 1;
+        self.proportions.add(&sight.keypoints);
+        if sight.clear {
+            self.appearance.add(&sight.appearance);
+        }
+    }
+}
+
+/// What is measured on each detection that may be somebody; detections of the same body are one.
+fn sights(frame: Option<&Mat>, detections: &[Detected], joints: Source) -> Vec<Sight> {
+    let mut usable: Vec<(&Detected, Keypoints17)> = detections
+        .iter()
+        .filter(|detected| detected.score >= UNCERTAIN && is_usable(&detected.box_px))
+        .filter_map(|detected| Some((detected, joints.to_h36m(&detected.keypoints).ok()?)))
+        .collect();
+    usable.sort_by(|a, b| b.0.score.total_cmp(&a.0.score));
+    let mut kept: Vec<(&Detected, Keypoints17)> = Vec::with_capacity(usable.len());
+    for (detected, keypoints) in usable {
+        let is_same = |(other, others): &(&Detected, Keypoints17)| {
+            let size = size_px(&other.box_px);
+            oks(others, &keypoints, size).is_some_and(|oks| oks > SAME_POSE)
+        };
+        if !kept.iter().any(is_same) {
+            kept.push((detected, keypoints));
+        }
+    }
+    let boxes: Vec<BoxPx> = kept.iter().map(|(detected, _)| detected.box_px).collect();
+    let sight = |(s, (detected, keypoints)): (usize, (&Detected, Keypoints17))| Sight {
+        keypoints,
+        box_px: detected.box_px,
+        score: detected.score,
+        appearance: frame.map_or_else(Appearance::default, |frame| Appearance::look(frame, &keypoints)),
+        clear: boxes.iter().enumerate().all(|(other, box_px)| other == s || hidden_share(&detected.box_px, box_px) <= HIDDEN),
+    };
+    kept.into_iter().enumerate().map(sight).collect()
+}
+
+/// Which rows are in doubt: those of pairs where an exchange with somebody else would fit about as well.
+///
+/// Another track may claim the pair's detection and leave its own to the pair's track, a track that was lost may claim it, or
+/// another detection that is nobody's may be the pair's.
+fn doubtful_rows(fits: &[Vec<Option<f32>>], pairs: &[(usize, usize)]) -> Vec<bool> {
+    let fit = |row: usize, column: usize| fits[row][column];
+    let mut doubtful = vec![false; fits.len()];
+    for &(row, column) in pairs {
+        let Some(own) = fit(row, column) else { continue };
+        for other_row in (0..fits.len()).filter(|&other| other != row) {
+            let Some(claim) = fit(other_row, column) else { continue };
+            let is_doubtful = match pairs.iter().find(|pair| pair.0 == other_row) {
+                Some(&(_, theirs)) => match (fit(other_row, theirs), fit(row, theirs)) {
+                    (Some(others_own), Some(in_return)) => own + others_own - claim - in_return < 2.0 * DOUBT,
+                    // An exchange that leaves somebody alone is no match for two pairs that fit.
+                    _ => false,
+                },
+                None => own - claim < DOUBT,
+            };
+            if is_doubtful {
+                doubtful[row] = true;
+                doubtful[other_row] = true;
+            }
+        }
+        let is_free = |other: usize| !pairs.iter().any(|pair| pair.1 == other);
+        let rivals = (0..fits[row].len()).filter(|&other| other != column && is_free(other));
+        doubtful[row] |= rivals.filter_map(|other| fit(row, other)).any(|rival| own - rival < DOUBT);
+    }
+    doubtful
+}
+
+/// Share of `own` that `other` covers.
+fn hidden_share(own: &BoxPx, other: &BoxPx) -> f32 {
+    let iou = iou(own, other);
+    let [own_area, other_area] = [own, other].map(|area| area.width * area.height);
+    // iou = i / (a + b - i)
+    iou * (own_area + other_area) / (1.0 + iou) / own_area
+}
+
+fn is_usable(box_px: &BoxPx) -> bool {
+    let BoxPx { left, top, width, height } = *box_px;
+    [left, top, width, height].iter().all(|value| value.is_finite()) && width > 0.0 && height > 0.0
+}
+
+fn size_px(box_px: &BoxPx) -> f32 {
+    box_px.width.max(box_px.height).max(1.0)
+}
+
+fn distance(a: &BoxPx, b: &BoxPx) -> f32 {
+    let ([ax, ay], [bx, by]) = (centre(a), centre(b));
+    (ax - bx).hypot(ay - by)
+}
+
+/// How far someone gets, in their own sizes.
+fn reach(elapsed_s: f64) -> f32 {
+    JUMP + FASTEST_PER_S * elapsed_s.max(0.0) as f32
+}
+
+fn is_near(a: &BoxPx, b: &BoxPx, size_px: f32, elapsed_s: f64) -> bool {
+    distance(a, b) <= size_px * reach(elapsed_s)
+}
+
+#[cfg(test)]
+mod tests;
