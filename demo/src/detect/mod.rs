@@ -1,8 +1,19 @@
-//! What every 2D detector gives, whatever network is behind it.
+//! What every 2D detector gives, whatever network is behind it; and [`open`], which makes one of the user's own ONNX file.
+
+mod decode;
+mod error;
+mod finder;
+mod graph;
+pub mod kind;
+mod own;
+mod view;
 
 use opencv::core::Mat;
 use pose::Keypoint;
 use pose::joint_map::Source;
+
+pub use error::Error;
+pub use own::{Options, open};
 
 /// An upright box, pixels of the upright frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
