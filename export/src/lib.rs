@@ -5,6 +5,7 @@ pub mod inspect;
 pub mod lifter;
 pub mod live;
 pub mod onnx;
+pub mod precision;
 pub mod recorder;
 pub mod scan_function;
 pub mod session;

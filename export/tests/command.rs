@@ -105,7 +105,7 @@ fn a_selective_model_carries_one_function() {
     assert_eq!(model.functions.len(), 1);
     let function = &model.functions[0];
     assert_eq!((function.name.as_deref(), function.domain.as_deref()), (Some("SelectiveScan"), Some("poselift.ssm")));
-    assert_eq!(function.input, ["u", "delta", "A", "B", "C", "D", "z"]);
+    assert_eq!(function.input, ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"]); // the bias of delta's linear map is the operator's
     assert_eq!(function.output, ["y"]);
     assert_eq!(metadata(&model).architecture, "MotionAGFormer+MambaGCN (selective scan)");
 }

@@ -232,6 +232,37 @@ impl Lifter {
         self.place(clip, pose25, transforms, intrinsics, &options.scale)
     }
 
+    /// What the network is given for a clip, each with its shape (1, frames, 17, channels): windows, or each person's sequence of a live
+    /// model. For whoever looks into the network, such as a calibration.
+    ///
+    /// # Errors
+    /// As [`Self::lift`].
+    pub fn network_inputs(&self, clip: &KeypointClip) -> Result<Vec<([usize; 4], Vec<f32>)>, Error> {
+        clip.validate().map_err(clip_error)?;
+        let inputs = if self.is_causal() {
+            self.people(clip)?.iter().map(|person| self.causal_input(person)).collect::<Result<Vec<_>, _>>()?
+        } else {
+            let mut inputs = Vec::new();
+            for segment in self.segments(clip)? {
+                let plan = window::plan(segment.keypoints.len(), self.frames, self.frames / 3).map_err(clip_error)?;
+                for window in &plan {
+                    inputs.push(self.window_input(&segment, window, clip.image)?.0);
+                }
+            }
+            inputs
+        };
+        let channels = self.engine.channels();
+        Ok(inputs.into_iter().map(|input| ([1, input.len() / (JOINTS * channels), JOINTS, channels], input)).collect())
+    }
+
+    /// The network's input for a window (T, 17, C), and what its units are.
+    fn window_input(&self, segment: &Segment, window: &Window, image: ImageSize) -> Result<(Vec<f32>, ImageTransform), Error> {
+        let keypoints = window.gather(&segment.keypoints);
+        let transform = window_transform(self.normalisation, &keypoints, image)?;
+        let input = normalise::network_input(&keypoints, &transform, self.engine.channels()).map_err(clip_error)?;
+        Ok((input, transform))
+    }
+
     /// The clip without gaps in its joints, cut at pauses, at the rate of the model.
     fn segments(&self, clip: &KeypointClip) -> Result<Vec<Segment>, Error> {
         let mut keypoints = clip.frames.clone();
@@ -285,10 +316,8 @@ impl Lifter {
             let mut inputs = Vec::with_capacity(chunk.len());
             let mut transforms = Vec::with_capacity(chunk.len());
             for &(s, window) in chunk {
-                let keypoints = window.gather(&segments[s].keypoints);
-                let transform = window_transform(self.normalisation, &keypoints, clip.image)?;
-                let channels = self.engine.channels();
-                inputs.push(normalise::network_input(&keypoints, &transform, channels).map_err(clip_error)?);
+                let (input, transform) = self.window_input(&segments[s], window, clip.image)?;
+                inputs.push(input);
                 transforms.push(transform);
             }
             let outputs = self.run_windows(&inputs, flip)?;
@@ -405,9 +434,20 @@ impl Lifter {
         }
     }
 
+    /// The network's input for a person (T, 17, C): the steps, and the last one again for the look-ahead.
+    fn causal_input(&self, person: &Person) -> Result<Vec<f32>, Error> {
+        let (steps, look_ahead, channels) = (&person.steps, self.look_ahead(), self.engine.channels());
+        let mut input = Vec::with_capacity((steps.len() + look_ahead) * JOINTS * channels);
+        let last = steps.last().into_iter().flat_map(|last| std::iter::repeat_n(last, look_ahead));
+        for step in steps.iter().chain(last) {
+            input.extend(normalise::network_input(&[step.keypoints], &step.transform, channels).map_err(clip_error)?);
+        }
+        Ok(input)
+    }
+
     /// Poses at the person's steps: (T, [`MERGED_VALUES`]), each in pixels by its own box.
     fn predict_causally(&self, person: &Person, flip: bool) -> Result<Vec<f32>, Error> {
-        let (steps, look_ahead, channels) = (&person.steps, self.look_ahead(), self.engine.channels());
+        let (steps, look_ahead) = (&person.steps, self.look_ahead());
         let frames = steps.len() + look_ahead;
         if matches!(self.engine, AnyEngine::Whole(_)) && frames > LONGEST_SEQUENCE {
             return Err(Error::Clip(format!(
@@ -415,11 +455,7 @@ impl Lifter {
                  as `export onnx --step` writes it, which takes any number"
             )));
         }
-        let mut input = Vec::with_capacity(frames * JOINTS * channels);
-        let last = steps.last().into_iter().flat_map(|last| std::iter::repeat_n(last, look_ahead));
-        for step in steps.iter().chain(last) {
-            input.extend(normalise::network_input(&[step.keypoints], &step.transform, channels).map_err(clip_error)?);
-        }
+        let input = self.causal_input(person)?;
         let output = self.run_windows(&[input], flip)?.swap_remove(0);
         let poses = output[look_ahead * POSE_VALUES..].chunks_exact(POSE_VALUES);
         Ok(poses.zip(steps).flat_map(|(pose, step)| in_pixels(pose, &step.transform)).collect())

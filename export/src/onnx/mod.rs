@@ -10,9 +10,9 @@ pub mod proto;
 pub use attributes::{float, graph, int, ints, tensor};
 pub use builder::{Builder, Extent, Outputs};
 pub use file::Aside;
+pub use proto::tensor_proto::DataType;
 use proto::{
     NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    tensor_proto::DataType,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
@@ -80,6 +80,30 @@ pub fn f32_tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorProto {
 #[must_use]
 pub fn i64_tensor(name: &str, values: &[i64]) -> TensorProto {
     raw_tensor(name, &[values.len()], DataType::Int64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// A constant of f16 elements, rounded, row-major.
+#[must_use]
+pub fn f16_tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorProto {
+    raw_tensor(name, shape, DataType::Float16, values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect())
+}
+
+/// A constant of i8 elements, row-major.
+#[must_use]
+pub fn i8_tensor(name: &str, shape: &[usize], values: &[i8]) -> TensorProto {
+    raw_tensor(name, shape, DataType::Int8, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// A constant of u8 elements, row-major.
+#[must_use]
+pub fn u8_tensor(name: &str, shape: &[usize], values: &[u8]) -> TensorProto {
+    raw_tensor(name, shape, DataType::Uint8, values.to_vec())
+}
+
+/// The elements of a constant that [`f32_tensor`] made.
+#[must_use]
+pub fn f32s_of(tensor: &TensorProto) -> Vec<f32> {
+    tensor.raw_data.iter().flat_map(|bytes| bytes.as_chunks::<4>().0).map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
 
 fn raw_tensor(name: &str, shape: &[usize], element: DataType, bytes: Vec<u8>) -> TensorProto {

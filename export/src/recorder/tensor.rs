@@ -70,6 +70,26 @@ impl Recorded {
         }
     }
 
+    /// A linear map times a constant for each of its outputs (a layer scale): its weights take it, and no pass over the values is needed.
+    fn scaled_by_output(&self, factors: &Self) -> Option<Self> {
+        let (LinearMap { x, weight, bias }, factors) = (self.as_linear()?, factors.as_constant()?);
+        let outputs = weight.shape[0];
+        if factors.shape != [outputs] {
+            return None;
+        }
+        let column = Constant { shape: vec![outputs, 1], ..(**factors).clone() };
+        let weight = Rc::new(weight.zip(&column, &weight.shape, "scaled", |w, factor| w * factor));
+        let bias = bias.map(|bias| Rc::new(bias.zip(factors, &bias.shape, "scaled", |b, factor| b * factor)));
+        Some(self.linear_of_constants(&x, weight, bias))
+    }
+
+    /// The name of a linear map's output before its bias, and the bias: for an operator that adds it itself.
+    fn without_bias(&self) -> Option<(String, Rc<Constant>)> {
+        let LinearMap { x, weight, bias } = self.as_linear()?;
+        let product = self.linear_of_constants(&x, weight, None).to_value();
+        Some((product.name, bias?))
+    }
+
     /// A node with weights: its place in the model is theirs.
     #[track_caller]
     fn expect_constant(&self, what: &str) -> &Constant {
@@ -110,7 +130,7 @@ impl Tensor for Recorded {
 
     #[track_caller]
     fn mul(&self, other: &Self) -> Self {
-        self.binary("Mul", other, |a, b| a * b)
+        self.scaled_by_output(other).unwrap_or_else(|| self.binary("Mul", other, |a, b| a * b))
     }
 
     fn neg(&self) -> Self {
@@ -440,6 +460,9 @@ impl Tensor for Recorded {
         let mut names = [inputs.u, inputs.delta, inputs.a, inputs.b, inputs.c].map(|x| x.to_value().name).to_vec();
         for optional in [inputs.d, inputs.z, inputs.delta_bias, inputs.initial_state] {
             names.push(optional.map(|x| x.to_value().name).unwrap_or_default());
+        }
+        if let (None, Some((delta, bias))) = (inputs.delta_bias, inputs.delta.without_bias()) {
+            (names[1], names[7]) = (delta, recorder.constant_name(&bias)); // the places of delta and delta_bias in the schema
         }
         while names.last().is_some_and(String::is_empty) {
             names.pop();
