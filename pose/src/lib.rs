@@ -9,11 +9,14 @@
 //!   [`world`] turns it into millimetres.
 
 pub mod angle;
+mod banded;
 pub mod camera;
 pub mod causal;
+pub mod contact;
 mod error;
 pub mod fill;
 pub mod filter;
+pub mod floor;
 pub mod joint_map;
 mod keypoints;
 pub mod live;
@@ -23,6 +26,7 @@ pub mod normalise;
 pub mod resample;
 pub mod skeleton;
 pub mod smooth;
+pub mod trajectory;
 pub mod window;
 pub mod world;
 

@@ -292,7 +292,7 @@ impl WorldFollower {
 
     fn extrinsics(&self) -> Extrinsics {
         match self.world {
-            Some((up, camera_height_mm)) => Extrinsics::from_parts(world::axes_around(up), Vector3::new(0.0, 0.0, camera_height_mm)),
+            Some((up, camera_height_mm)) => Extrinsics::from_parts(crate::floor::axes_around(up), Vector3::new(0.0, 0.0, camera_height_mm)),
             None => Extrinsics::level(0.0),
         }
     }

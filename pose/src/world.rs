@@ -41,15 +41,17 @@
 
 use crate::{
     Error, JOINTS, Keypoints17, Pose3, ROOT,
-    camera::{Extrinsics, Intrinsics},
+    camera::Intrinsics,
     keypoints::{MAX_COORDINATE_PX, check_times},
     normalise::ImageTransform,
     skeleton::{self, BONES},
     smooth,
 };
-use nalgebra::{Matrix3, Vector3};
+use nalgebra::Vector3;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+pub use crate::floor::extrinsics_from_person;
 
 /// Stature that is assumed when none is known.
 pub const DEFAULT_HEIGHT_M: f32 = 1.70;
@@ -288,109 +290,6 @@ pub fn root_path_px(
     crate::resample::path(&known_px, &known_s, times_s)
 }
 
-/// A camera's place in a world whose floor is z = 0 and whose z is up, found from a person who stands, walks or runs in it.
-/// The camera stands over the origin and looks along +y.
-///
-/// The usual direction from the ankles to the thorax of an upright body says where up is, within some degrees: runners
-/// lean. Where feet touch the floor in different places they say it better, so the floor is the plane through the lower
-/// ankles, with the body's direction as the prior (Bayesian linear regression); it lies an ankle's height under them.
-///
-/// On 11 clips of real motion up was off by 0.6 to 4 degrees in 9 (walking, running, standing), by 12 in one where the person
-/// sits and by 6 in one of deep stances.
-///
-/// Where nobody is upright (no frame with straight legs and back, or "up" more than 45 degrees from the picture's) the
-/// camera is taken to be level.
-pub fn extrinsics_from_person(camera_mm: &[Pose3], height_m: f32) -> Extrinsics {
-    let mut up = -Vector3::y();
-    if let Some(body) = up_direction(camera_mm) {
-        up = floor_normal(camera_mm, body);
-    }
-    let axes = axes_around(up);
-    let level = Extrinsics::from_parts(axes, Vector3::zeros());
-    let lower_ankle = |pose: &Pose3| f64::from(level.to_world(pose[R_ANKLE])[2].min(level.to_world(pose[L_ANKLE])[2]));
-    let mut heights_mm: Vec<f64> = camera_mm.iter().map(lower_ankle).collect();
-    let ankle_mm = smooth::quantile(&mut heights_mm, 0.1);
-    let floor_mm = ankle_mm - ANKLE_TO_STATURE * 1000.0 * f64::from(height_m);
-    let camera_height_mm = if floor_mm.is_finite() { -floor_mm } else { 0.0 };
-    Extrinsics::from_parts(axes, Vector3::new(0.0, 0.0, camera_height_mm))
-}
-
-/// The rotation `world_from_camera` of a world with this up (in camera space) whose +y is where the camera looks. Its rows
-/// are the world's axes in the camera's coordinates.
-pub(crate) fn axes_around(up: Vector3<f64>) -> Matrix3<f64> {
-    let away = Vector3::z();
-    let forward = (away - away.dot(&up) * up).normalize();
-    let right = forward.cross(&up);
-    Matrix3::from_rows(&[right.transpose(), forward.transpose(), up.transpose()])
-}
-
-/// The floor's normal in camera space: `height = a x + b y + c` through the lower ankle of each frame, in the axes around
-/// the body's direction, with the prior that a and b are 0.
-fn floor_normal(camera_mm: &[Pose3], body: Vector3<f64>) -> Vector3<f64> {
-    const ROUNDS: usize = 10;
-    const CONTACT_MM: f64 = 60.0; // spread of the ankle's height while its foot bears the body, the lifter's errors included
-    const BODY_TAN: f64 = 0.15; // spread of the body's direction: 9 degrees
-    const FRAMES_A_STEP: f64 = 25.0; // frames of one step are one observation, not many
-    const LARGEST_TAN: f64 = 0.36; // 20 degrees
-
-    let axes = axes_around(body);
-    let ankle = |pose: &Pose3, j: usize| axes * Vector3::from(pose[j]).cast::<f64>();
-    let lower = |(r, l): (Vector3<f64>, Vector3<f64>)| if r.z < l.z { r } else { l };
-    let ankles: Vec<Vector3<f64>> = camera_mm.iter().map(|p| lower((ankle(p, R_ANKLE), ankle(p, L_ANKLE)))).collect();
-    let centre = ankles.iter().sum::<Vector3<f64>>() / ankles.len() as f64;
-
-    let mut plane = Vector3::new(0.0, 0.0, smooth::quantile(&mut ankles.iter().map(|p| p.z).collect::<Vec<_>>(), 0.3));
-    for _ in 0..ROUNDS {
-        let prior = Vector3::new(BODY_TAN.powi(-2), BODY_TAN.powi(-2), 0.0);
-        let (mut precision, mut moment) = (Matrix3::from_diagonal(&prior), Vector3::zeros());
-        for p in &ankles {
-            let row = Vector3::new(p.x - centre.x, p.y - centre.y, 1.0);
-            let above = (p.z - row.dot(&plane)) / CONTACT_MM;
-            // a foot well above the floor is in the air and says nothing of it
-            let weight = if above > 1.0 { above.powi(-4) } else { 1.0 } / FRAMES_A_STEP / CONTACT_MM.powi(2);
-            precision += weight * row * row.transpose();
-            moment += weight * p.z * row;
-        }
-        match precision.try_inverse() {
-            Some(covariance) => plane = covariance * moment,
-            None => return body,
-        }
-    }
-    if plane.x.hypot(plane.y) > LARGEST_TAN {
-        return body;
-    }
-    // the normal of z = a x + b y + c, back in camera space
-    axes.transpose() * Vector3::new(-plane.x, -plane.y, 1.0).normalize()
-}
-
-/// Height of the ankle joint as a share of the stature (Drillis and Contini 1966, in Winter, "Biomechanics and Motor Control").
-const ANKLE_TO_STATURE: f64 = 0.039;
-const R_HIP: usize = 1;
-const R_ANKLE: usize = 3;
-const L_HIP: usize = 4;
-const L_ANKLE: usize = 6;
-const THORAX: usize = 8;
-
-/// The usual direction of an upright body in camera space; `None` when there is none.
-fn up_direction(camera_mm: &[Pose3]) -> Option<Vector3<f64>> {
-    let point = |p: [f32; 3]| Vector3::from(p).cast::<f64>();
-    let upright = |pose: &Pose3| {
-        let (hip, thorax) = (point(pose[ROOT]), point(pose[THORAX]));
-        let ankles = (point(pose[R_ANKLE]) + point(pose[L_ANKLE])) / 2.0;
-        let lengths = skeleton::bone_lengths(pose).map(f64::from);
-        let leg = (lengths[1] + lengths[2] + lengths[4] + lengths[5]) / 2.0;
-        let hips = (point(pose[R_HIP]) + point(pose[L_HIP])) / 2.0;
-        let straight_legs = (hips - ankles).norm() > 0.85 * leg;
-        let straight_back = (thorax - hip).normalize().dot(&(hips - ankles).normalize()) > 0.85;
-        (straight_legs && straight_back).then(|| (thorax - ankles).normalize())
-    };
-    let directions: Vec<Vector3<f64>> = camera_mm.iter().filter_map(upright).collect();
-    let median = |k: usize| smooth::median(&mut directions.iter().map(|d| d[k]).collect::<Vec<_>>());
-    let up = Vector3::new(median(0), median(1), median(2)).try_normalize(1e-6)?;
-    let cos_45 = std::f64::consts::FRAC_1_SQRT_2;
-    (-up.y > cos_45).then_some(up)
-}
-
 /// Length of the body along its chain of bones, from bone lengths in any unit: shank + thigh (mean of both legs) + pelvis to
 /// spine to thorax + thorax to nose to the top of the head.
 pub fn body_chain(bone_lengths: &[f64; N_BONES]) -> f64 {
@@ -454,30 +353,51 @@ pub(crate) fn millimetres_per_unit(scale: &Scale, bones: &[f64; N_BONES]) -> Res
 /// whose joints all lie on one point has no depth.
 fn bones_and_depths(at_depth_1: &[Pose3]) -> ([f64; N_BONES], Vec<Option<f64>>) {
     const ROUNDS: usize = 5;
-    let measured: Vec<[f64; N_BONES]> = at_depth_1.iter().map(|p| skeleton::bone_lengths(p).map(f64::from)).collect();
-    let across: Vec<[f64; N_BONES]> = at_depth_1.iter().map(share_across).collect();
+    let seen = SeenBones::new(at_depth_1);
     // the unit: the sum of all bones is 1
     let total = |lengths: &[f64; N_BONES]| lengths.iter().sum::<f64>();
     let inverse = |v: f64| (v > 0.0 && v.is_finite()).then(|| 1.0 / v);
-    let mut depths: Vec<Option<f64>> = measured.iter().map(|lengths| inverse(total(lengths))).collect();
+    let mut depths: Vec<Option<f64>> = seen.measured.iter().map(|lengths| inverse(total(lengths))).collect();
     let mut bones = [0.0; N_BONES];
     for _ in 0..ROUNDS {
-        bones = std::array::from_fn(|b| {
-            let of_frame = |b: usize, t: usize| depths[t].map(|depth| (measured[t][b] * depth, across[t][b]));
-            let sides = if twin_bone(b) == b { vec![b] } else { vec![b, twin_bone(b)] };
-            let both = sides.into_iter().flat_map(|b| (0..measured.len()).filter_map(move |t| of_frame(b, t)));
-            let length = smooth::weighted_median(&mut both.collect::<Vec<_>>());
-            if length.is_finite() { length } else { 0.0 }
-        });
+        bones = seen.lengths(&depths);
         let unit = inverse(total(&bones)).unwrap_or(0.0);
         bones = bones.map(|length| length * unit);
         for (t, depth) in depths.iter_mut().enumerate() {
-            let vote = |b: usize| (measured[t][b] / bones[b], bones[b] * across[t][b]);
+            let vote = |b: usize| (seen.measured[t][b] / bones[b], bones[b] * seen.across[t][b]);
             let mut votes: Vec<(f64, f64)> = (0..N_BONES).filter(|&b| bones[b] > 0.0).map(vote).collect();
             *depth = inverse(smooth::weighted_median(&mut votes));
         }
     }
     (bones, depths)
+}
+
+/// The bones of each frame, placed at root depth 1.
+pub(crate) struct SeenBones {
+    /// Lengths.
+    measured: Vec<[f64; N_BONES]>,
+    /// See [`share_across`].
+    across: Vec<[f64; N_BONES]>,
+}
+
+impl SeenBones {
+    pub(crate) fn new(at_depth_1: &[Pose3]) -> Self {
+        Self {
+            measured: at_depth_1.iter().map(|p| skeleton::bone_lengths(p).map(f64::from)).collect(),
+            across: at_depth_1.iter().map(share_across).collect(),
+        }
+    }
+
+    /// Lengths over the clip, given the root's depths: medians, in which both sides of the body vote for their one length.
+    pub(crate) fn lengths(&self, depths: &[Option<f64>]) -> [f64; N_BONES] {
+        let of_frame = |b: usize, t: usize| depths[t].map(|depth| (self.measured[t][b] * depth, self.across[t][b]));
+        std::array::from_fn(|b| {
+            let sides = if twin_bone(b) == b { vec![b] } else { vec![b, twin_bone(b)] };
+            let both = sides.into_iter().flat_map(|b| (0..depths.len()).filter_map(move |t| of_frame(b, t)));
+            let length = smooth::weighted_median(&mut both.collect::<Vec<_>>());
+            if length.is_finite() { length } else { 0.0 }
+        })
+    }
 }
 
 /// How much of each bone lies across the line of sight, squared (0..=1), and never nothing.

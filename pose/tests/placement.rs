@@ -1,129 +1,17 @@
 //! 2.5D back into the room, on a synthetic walker seen by known cameras, and on real motion where it is there.
 
+mod common;
+
+use common::*;
 use pose::{
-    Error, ImageSize, JOINTS, Keypoint, Keypoints17, Pose3, ROOT,
+    Error, JOINTS, Keypoint, Pose3, ROOT,
     camera::{Extrinsics, Intrinsics},
-    live::{CausalPlacer, WorldFollower},
     metrics,
     normalise::{ImageTransform, Normalisation},
     window,
-    world::{self, PlacedClip, Scale, ScaleSource},
+    world::{self, Scale, ScaleSource},
 };
 use proptest::prelude::*;
-use std::f32::consts::TAU;
-
-const IMAGE: ImageSize = ImageSize { width_px: 1920, height_px: 1080 };
-const FPS: f64 = 50.0;
-
-/// A walker in the world, z up, millimetres: a circle of 1.5 m radius, legs and arms that swing, bones that keep their length.
-fn walker(frames: usize) -> Vec<Pose3> {
-    (0..frames).map(|t| walking_pose(t as f32 / FPS as f32)).collect()
-}
-
-fn walking_pose(time_s: f32) -> Pose3 {
-    let around = 0.5 * time_s; // radians along the circle
-    let (sin, cos) = around.sin_cos();
-    let (at, forward, left) = ([1500.0 * cos, 1500.0 * sin], [-sin, cos], [-cos, -sin]);
-    let place =
-        |side: f32, ahead: f32, up: f32| [at[0] + side * left[0] + ahead * forward[0], at[1] + side * left[1] + ahead * forward[1], up];
-    // a limb of two bones, swung from its upper end in the plane of walking
-    let limb = |side: f32, top: f32, upper: f32, lower: f32, swing: f32, bend: f32| {
-        let middle = (upper * swing.sin(), top - upper * swing.cos());
-        let end = (middle.0 + lower * (swing - bend).sin(), middle.1 - lower * (swing - bend).cos());
-        [place(side, 0.0, top), place(side, middle.0, middle.1), place(side, end.0, end.1)]
-    };
-    let step = TAU * 0.9 * time_s;
-    let hip_mm = 930.0 + 20.0 * (2.0 * step).sin();
-    let leg = |side: f32, phase: f32| limb(side, hip_mm, 430.0, 430.0, 0.45 * phase.sin(), 0.5 * (1.0 + phase.cos()) / 2.0);
-    let arm = |side: f32, phase: f32| limb(side, hip_mm + 500.0, 290.0, 250.0, 0.4 * phase.sin(), -0.4);
-    let trunk = |up: f32, ahead: f32| place(0.0, ahead, hip_mm + up);
-    let limbs = [leg(-90.0, step), leg(90.0, step + TAU / 2.0), arm(150.0, step), arm(-150.0, step + TAU / 2.0)];
-    let mut pose = [trunk(0.0, 0.0); JOINTS];
-    for (first, limb) in [1, 4, 11, 14].into_iter().zip(limbs) {
-        pose[first..first + 3].copy_from_slice(&limb);
-    }
-    pose[7..11].copy_from_slice(&[trunk(220.0, 10.0), trunk(500.0, 0.0), trunk(620.0, 60.0), trunk(750.0, 10.0)]);
-    pose
-}
-
-/// The stature that goes with a skeleton, by the crate's own anthropometry.
-fn height_m(pose: &Pose3) -> f32 {
-    let chain = world::body_chain(&pose::skeleton::bone_lengths(pose).map(f64::from));
-    (chain / world::CHAIN_TO_STATURE / 1000.0) as f32
-}
-
-/// A clip as a perfect lifter sees it.
-struct Seen {
-    camera_mm: Vec<Pose3>,
-    pose25: Vec<Pose3>,
-    transforms: Vec<ImageTransform>,
-    keypoints: Vec<Keypoints17>,
-    root_px: Vec<[f32; 2]>,
-    times_s: Vec<f64>,
-    intrinsics: Intrinsics,
-    extrinsics: Extrinsics,
-}
-
-fn see(world_mm: &[Pose3], extrinsics: Extrinsics, normalisation: Normalisation) -> Seen {
-    let intrinsics = Intrinsics::from_horizontal_fov_deg(IMAGE, 65.0).unwrap();
-    let camera_mm: Vec<Pose3> = world_mm.iter().map(|pose| extrinsics.pose_to_camera(pose)).collect();
-    let keypoint = |p: [f32; 3]| {
-        let [x_px, y_px] = intrinsics.project(p).expect("in front of the camera");
-        Keypoint::new(x_px, y_px, 0.9)
-    };
-    let keypoints: Vec<Keypoints17> = camera_mm.iter().map(|pose| pose.map(keypoint)).collect();
-    // a box for each window of 100 frames, as a lifter makes them
-    let boxes = keypoints.chunks(100).flat_map(|w| vec![normalisation.transform(w, IMAGE).unwrap(); w.len()]);
-    let transforms: Vec<ImageTransform> = boxes.collect();
-    let project = |(pose, t): (&Pose3, &ImageTransform)| world::project_frame(pose, t, &intrinsics).unwrap();
-    let (pose25, root_px) = camera_mm.iter().zip(&transforms).map(project).unzip();
-    let times_s = (0..camera_mm.len()).map(|t| t as f64 / FPS).collect();
-    Seen { camera_mm, pose25, transforms, keypoints, root_px, times_s, intrinsics, extrinsics }
-}
-
-fn walker_seen() -> Seen {
-    let camera = Extrinsics::look_at([300.0, -4500.0, 1600.0], [0.0, 0.0, 900.0], 0.02).unwrap();
-    see(&walker(400), camera, Normalisation::PersonBox)
-}
-
-impl Seen {
-    fn place(&self, scale: &Scale) -> Result<PlacedClip, Error> {
-        world::place_clip(&self.pose25, &self.transforms, &self.root_px, &self.times_s, &self.intrinsics, scale)
-    }
-
-    /// Frame by frame, looking at no later one: camera space and where the camera stands.
-    fn place_live(&self, scale: Scale) -> (Vec<Pose3>, Vec<Extrinsics>) {
-        let mut placer = CausalPlacer::new(IMAGE, Some(self.intrinsics), scale).unwrap();
-        let mut world = WorldFollower::default();
-        let push = |t: usize| {
-            let placed = placer.push(self.times_s[t], &self.pose25[t], &self.transforms[t], self.root_px[t]).unwrap();
-            (placed.camera_mm, world.push(self.times_s[t], &placed.camera_mm, placed.height_m))
-        };
-        (0..self.pose25.len()).map(push).unzip()
-    }
-
-    fn true_depths(&self) -> Vec<f32> {
-        self.camera_mm.iter().map(|pose| pose[ROOT][2]).collect()
-    }
-
-    /// The 2.5D with noise, in pixels, on every joint but the root; z ten times worse, as lifters are.
-    fn with_noise(mut self, noise_px: f32) -> Self {
-        let mut state = 1u32;
-        let mut uniform = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223); // linear congruential generator
-            (state >> 8) as f32 / (1 << 24) as f32
-        };
-        // a sum of uniform draws: variance 1, nearly Gaussian
-        let mut draw = || (0..12).map(&mut uniform).sum::<f32>() - 6.0;
-        for (pose, t) in self.pose25.iter_mut().zip(&self.transforms) {
-            let unit = noise_px / t.half_size_px;
-            for joint in &mut pose[1..] {
-                *joint = [joint[0] + unit * draw(), joint[1] + unit * draw(), joint[2] + 10.0 * unit * draw()];
-            }
-        }
-        self
-    }
-}
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
@@ -144,12 +32,6 @@ proptest! {
 
 fn largest_relative_error(found: &[f32], expected: &[f32]) -> f32 {
     found.iter().zip(expected).map(|(f, e)| (f / e - 1.0).abs()).fold(0.0, f32::max)
-}
-
-/// Between two directions. The third row of a camera's rotation is the world's up in camera space.
-fn angle_deg(a: [f32; 3], b: [f32; 3]) -> f32 {
-    let dot: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
-    dot.clamp(-1.0, 1.0).acos().to_degrees()
 }
 
 #[test]
@@ -366,24 +248,15 @@ fn a_stream_shrugs_off_frames_where_the_lifter_fails() {
 #[test]
 #[allow(clippy::print_stdout)] // figures are for people
 fn real_motion_keeps_its_place() {
-    let path = format!("{}/../../shared/data/mocap/tiny_test.npz", env!("CARGO_MANIFEST_DIR"));
-    let Ok(mut archive) = npyz::npz::NpzArchive::open(&path) else {
+    let Some(clips) = real_motion() else {
         println!("skipped: ../shared is absent");
         return;
     };
-    let values: Vec<i16> = archive.by_name("poses").unwrap().unwrap().into_vec().unwrap();
-    let offsets: Vec<i32> = archive.by_name("offsets").unwrap().unwrap().into_vec().unwrap();
-    let values: Vec<f32> = values.into_iter().map(f32::from).collect();
-    let poses = pose::poses_from_values(&values).unwrap();
-    for clip in offsets.windows(2) {
-        let world_mm = &poses[clip[0] as usize..clip[1] as usize];
-        let hip = world_mm[world_mm.len() / 2][ROOT];
-        // far enough to stay in front of the camera wherever the clip goes
-        let reach = world_mm.iter().map(|p| (p[ROOT][0] - hip[0]).hypot(p[ROOT][1] - hip[1])).fold(0.0, f32::max);
-        let camera = Extrinsics::look_at([hip[0], hip[1] - 4000.0 - reach, 1500.0], [hip[0], hip[1], 900.0], 0.0).unwrap();
+    for world_mm in &clips {
+        let camera = camera_for(world_mm);
         let seen = see(world_mm, camera, Normalisation::PersonBox).with_noise(1.5);
-        let mut heights: Vec<f64> = world_mm.iter().map(|p| f64::from(height_m(p))).collect();
-        let placed = seen.place(&Scale::Height { height_m: pose::smooth::median(&mut heights) as f32 }).unwrap();
+        let height = Scale::Height { height_m: stature_m(world_mm) };
+        let placed = seen.place(&height).unwrap();
         let depths = seen.true_depths();
         let mut errors: Vec<f64> = placed.root_depth_mm.iter().zip(&depths).map(|(f, e)| f64::from((f / e - 1.0).abs())).collect();
         let (median, p95) = (pose::smooth::median(&mut errors), pose::smooth::quantile(&mut errors, 0.95));
@@ -402,7 +275,7 @@ fn real_motion_keeps_its_place() {
         );
         assert!(p95 < 0.06, "root depth is off by {p95}");
 
-        let (live, world) = seen.place_live(Scale::Height { height_m: pose::smooth::median(&mut heights) as f32 });
+        let (live, world) = seen.place_live(height);
         let found = self::depths(&live);
         let mut errors: Vec<f64> = found.iter().zip(&depths).map(|(f, e)| f64::from((f / e - 1.0).abs())).collect();
         let (median, p95) = (pose::smooth::median(&mut errors), pose::smooth::quantile(&mut errors, 0.95));

@@ -6,6 +6,7 @@ use formats::{Data, Tensor, Value};
 use pose::{
     ImageSize, JOINTS, Pose3,
     camera::{Extrinsics, Intrinsics},
+    contact::FootContact,
     metadata::ModelMetadata,
     normalise::ImageTransform,
     skeleton,
@@ -38,6 +39,9 @@ pub struct LiftedClip {
     pub root_px: Vec<[f32; 2]>,
     /// Joints in camera space, millimetres, placed in front of the camera (not root-relative).
     pub camera_mm: Vec<Pose3>,
+    /// Whether the right and the left foot stand on the floor; empty in files of before this was found.
+    #[serde(default)]
+    pub contact: Vec<FootContact>,
     /// Depth of the root (z, not distance), millimetres.
     pub root_depth_mm: Vec<f32>,
     /// The camera that was given or assumed.
@@ -117,6 +121,7 @@ impl LiftedClip {
     /// | `centre_px`, `half_size_px` | f32 (T, 2), (T) | the normalisation of each frame |
     /// | `root_px`, `root_depth_mm` | f32 (T, 2), (T) | the root's pixel and depth |
     /// | `confidence` | f32 (T, 17) | of the 2D keypoints |
+    /// | `contact` | bool (T, 2) | whether the right and the left foot stand on the floor |
     /// | `image_size_px` | i64 (2) | width, height |
     /// | `focal_px`, `principal_px` | f32 (2), (2) | the camera |
     /// | `world_from_camera` | f32 (3, 4) | rotation and translation (mm): `p_world = R p_camera + t` |
@@ -156,6 +161,7 @@ impl LiftedClip {
             ("root_px", f32s(&[frames, 2], self.root_px.concat())?),
             ("root_depth_mm", f32s(&[frames], self.root_depth_mm.clone())?),
             ("confidence", f32s(&[frames, JOINTS], self.confidence.concat())?),
+            ("contact", array(&[self.contact.len(), 2], Data::Bool(self.contact.as_flattened().to_vec()))?),
             ("image_size_px", array(&[2], Data::I64(size_px.to_vec()))?),
             ("focal_px", f32s(&[2], self.intrinsics.focal_px.to_vec())?),
             ("principal_px", f32s(&[2], self.intrinsics.centre_px.to_vec())?),

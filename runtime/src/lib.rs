@@ -18,6 +18,7 @@ mod onnxruntime;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod stream;
+mod together;
 pub mod trial;
 
 pub use clip::LiftedClip;
@@ -29,3 +30,4 @@ pub use stream::{
     DEFAULT_LOOK_AHEAD, LiftStream, MAX_HOLD_S, MAX_TIME_S, MAX_WINDOWS_WAITING, OneEuroSettings, StreamCore, StreamModel, StreamOptions,
     StreamPose, StreamSettings, StreamStats, Way, run_due,
 };
+pub use together::{Together, place_together};

@@ -10,6 +10,7 @@ use pose::{
     metadata::ModelMetadata,
     normalise::{self, ImageTransform, Normalisation},
     resample,
+    trajectory::{self, PathOptions, Sight},
     window::{self, Merger, Window},
     world::{self, Scale},
 };
@@ -53,6 +54,8 @@ pub struct LiftOptions {
     pub scale: Scale,
     /// The camera; `None` = 60 degrees horizontally, the principal point in the middle.
     pub intrinsics: Option<Intrinsics>,
+    /// How the person is placed in the room.
+    pub path: PathOptions,
 }
 
 /// A lifter with all that surrounds it: any length, any frame rate, gaps in the keypoints, and results in millimetres.
@@ -210,7 +213,7 @@ impl Lifter {
         };
         if self.is_causal() {
             let (pose25, transforms) = self.lift_causally(clip, options, progress)?;
-            return self.place(clip, pose25, transforms, intrinsics, &options.scale);
+            return self.place(clip, pose25, transforms, intrinsics, options);
         }
         let segments = self.segments(clip)?;
         let plans = segments
@@ -229,7 +232,7 @@ impl Lifter {
                 transforms.push(transform);
             }
         }
-        self.place(clip, pose25, transforms, intrinsics, &options.scale)
+        self.place(clip, pose25, transforms, intrinsics, options)
     }
 
     /// What the network is given for a clip, each with its shape (1, frames, 17, channels): windows, or each person's sequence of a live
@@ -468,12 +471,19 @@ impl Lifter {
         pose25: Vec<Pose3>,
         transforms: Vec<ImageTransform>,
         intrinsics: Intrinsics,
-        scale: &Scale,
+        options: &LiftOptions,
     ) -> Result<LiftedClip, Error> {
         let times_s = &clip.times_s;
         let root_px = world::root_path_px(&pose25, &transforms, &clip.frames, times_s).map_err(clip_error)?;
-        let placed = world::place_clip(&pose25, &transforms, &root_px, times_s, &intrinsics, scale).map_err(clip_error)?;
-        let world_from_camera = world::extrinsics_from_person(&placed.camera_mm, placed.height_m);
+        let sight = Sight {
+            pose25: &pose25,
+            transforms: &transforms,
+            root_px: &root_px,
+            keypoints: &clip.frames,
+            times_s,
+            intrinsics: &intrinsics,
+        };
+        let (placed, world_from_camera) = trajectory::place_person(&sight, &options.scale, &options.path).map_err(clip_error)?;
         Ok(LiftedClip {
             model: self.name.clone(),
             image: clip.image,
@@ -483,6 +493,7 @@ impl Lifter {
             transforms,
             root_px,
             camera_mm: placed.camera_mm,
+            contact: placed.contact,
             root_depth_mm: placed.root_depth_mm,
             intrinsics,
             world_from_camera,

@@ -6,9 +6,11 @@ mod common;
 use std::sync::LazyLock;
 
 use common::{Graph, IMAGE, WEIGHTS, affine, metadata, person, rooted, rooted_plus, walk};
-use pose::{Keypoint, KeypointClip, Keypoints17, camera::Intrinsics, normalise::Normalisation, skeleton, world::Scale};
+use pose::{
+    Keypoint, KeypointClip, Keypoints17, camera::Intrinsics, normalise::Normalisation, skeleton, trajectory::PathOptions, world::Scale,
+};
 use proptest::prelude::*;
-use runtime::{Assumptions, Engine, EngineOptions, LiftOptions, LiftedClip, Lifter};
+use runtime::{Assumptions, Engine, EngineOptions, LiftOptions, LiftedClip, Lifter, Together, place_together};
 
 fn engine(graph: Graph) -> Engine {
     let folder = tempfile::tempdir().unwrap();
@@ -221,23 +223,49 @@ fn millimetres_lie_on_the_rays_of_the_pixels() {
     let lifted = lift(Scale::Height { height_m: 1.8 });
     assert_eq!(lifted.scale_source.name(), "height");
     assert!((lifted.height_m - 1.8).abs() < 1e-3);
-    for t in 0..lifted.len() {
-        assert_eq!(lifted.camera_mm[t][0][2], lifted.root_depth_mm[t]);
-        for j in 0..17 {
-            let pixel = intrinsics.project(lifted.camera_mm[t][j]).unwrap();
-            for k in 0..2 {
-                let expected = lifted.root_px[t][k] + lifted.pose25[t][j][k] * lifted.transforms[t].half_size_px;
-                assert!((pixel[k] - expected).abs() < 0.05, "frame {t}, joint {j}");
+    // how far each joint is seen from where the lifter put it, px
+    let off_px = |lifted: &LiftedClip| {
+        let mut off_px = Vec::new();
+        for t in 0..lifted.len() {
+            assert_eq!(lifted.camera_mm[t][0][2], lifted.root_depth_mm[t]);
+            for j in 0..17 {
+                let pixel = intrinsics.project(lifted.camera_mm[t][j]).unwrap();
+                let expected = |k: usize| lifted.root_px[t][k] + lifted.pose25[t][j][k] * lifted.transforms[t].half_size_px;
+                off_px.push(f64::from((pixel[0] - expected(0)).hypot(pixel[1] - expected(1))));
             }
         }
-    }
-    // half as tall again: half as far and as large again
+        off_px
+    };
+    // the path is smooth: it follows the pixels nearly
+    assert!(pose::smooth::quantile(&mut off_px(&lifted), 0.5) < 4.0, "{}", pose::smooth::quantile(&mut off_px(&lifted), 0.5));
+    // half as tall again: half as far and as large again, nearly: how fast bodies accelerate is no matter of size
     let giant = lift(Scale::Height { height_m: 2.7 });
     let ratio = giant.camera_mm[40][16][0] / lifted.camera_mm[40][16][0];
-    assert!((ratio - 1.5).abs() < 1e-3, "{ratio}");
+    assert!((ratio - 1.5).abs() < 0.04, "{ratio}");
     assert_eq!(lift(Scale::DefaultHeight).scale_source.name(), "default_height");
     let placed = lift(Scale::RootDepth { depth_mm: vec![4000.0] });
     assert!(placed.camera_mm.iter().all(|pose| pose[0][2] == 4000.0));
+    assert!(off_px(&placed).iter().all(|off_px| *off_px < 0.05));
+}
+
+#[test]
+fn people_are_placed_on_one_floor() {
+    let clips = [walk(80, 50.0), walk(120, 50.0)];
+    let [mut first, mut second] = [&clips[0], &clips[1]].map(|clip| BOXED.lift(clip, &LiftOptions::default()).unwrap());
+    let scale = |height_m| Scale::Height { height_m };
+    let mut people = [
+        Together { lifted: &mut first, keypoints: &clips[0], scale: scale(1.8) },
+        Together { lifted: &mut second, keypoints: &clips[1], scale: scale(1.2) },
+    ];
+    place_together(&mut people, &PathOptions::default()).unwrap();
+    assert_eq!(first.world_from_camera, second.world_from_camera);
+    assert!((first.height_m - 1.8).abs() < 1e-3 && (second.height_m - 1.2).abs() < 1e-3);
+    assert_eq!((first.contact.len(), second.contact.len()), (80, 120));
+    let other = &clips[1];
+    let mut wrong = [Together { lifted: &mut first, keypoints: other, scale: scale(1.8) }];
+    let refused = place_together(&mut wrong, &PathOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("keypoints: expected one for each of the 80 frames, found 120"), "{refused}");
+    assert!(place_together(&mut [], &PathOptions::default()).is_err());
 }
 
 #[test]

@@ -368,7 +368,7 @@ fn lift(args: &LiftArgs, options: &EngineOptions) -> anyhow::Result<Report> {
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("lifting {wide_bar} {pos}/{len} windows, {eta} left")?);
     let start = Instant::now();
-    let options = LiftOptions { flip: args.flip, overlap: args.overlap, scale, intrinsics };
+    let options = LiftOptions { flip: args.flip, overlap: args.overlap, scale, intrinsics, ..LiftOptions::default() };
     let lifted = lifter.lift_with_progress(&clip, &options, &mut |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
