@@ -8,6 +8,7 @@
 pub mod blazepose;
 pub mod detect;
 pub mod film;
+pub mod live;
 pub mod observe;
 pub mod outputs;
 pub mod picture;

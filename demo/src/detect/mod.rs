@@ -1,5 +1,6 @@
 //! What every 2D detector gives, whatever network is behind it; and [`open`], which makes one of the user's own ONNX file.
 
+mod args;
 mod decode;
 mod error;
 mod finder;
@@ -12,6 +13,7 @@ use opencv::core::Mat;
 use pose::Keypoint;
 use pose::joint_map::Source;
 
+pub use args::DetectorArgs;
 pub use error::Error;
 pub use own::{Options, open};
 

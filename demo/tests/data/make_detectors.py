@@ -144,14 +144,14 @@ def people_of(g, picture, people, sigma, half):
     return keypoints, (left, top, right, bottom, score)
 
 
-def yolo(name, size, people, half_precision=False):
+def yolo(name, size, people, half_precision=False, sigma=2.0):
     """v8, 11: (1, 56, anchors). Each person stands in three anchors: well, a little off, and hardly."""
     height, width = size
     anchors = sum((height // s) * (width // s) for s in (8, 16, 32))
     g = Graph()
     picture = g.add("Cast", "images", to=T.FLOAT) if half_precision else "images"
     picture = g.add("Mul", picture, g.const(255.0))
-    keypoints, (left, top, right, bottom, score) = people_of(g, picture, people, 2.0, 0.5)
+    keypoints, (left, top, right, bottom, score) = people_of(g, picture, people, sigma, 0.5)
     middle = lambda a, b: g.add("Mul", g.add("Add", a, b), g.const(0.5))
     box = [middle(left, right), middle(top, bottom), g.add("Sub", right, left), g.add("Sub", bottom, top)]
     flat = g.add("Reshape", keypoints, g.const([people, 51], np.int64))
@@ -232,6 +232,7 @@ heat_maps("detect-heatmaps", udp=False)
 heat_maps("detect-vitpose", udp=True)
 yolo("detect-yolo", (320, 320), 2)
 yolo("detect-yolo-half", (192, 320), 1, half_precision=True)
+yolo("detect-live", (128, 160), 2, sigma=1.0)  # quick, for live tests
 yolo_end_to_end("detect-yolo26", (320, 320), 2)
 rtmo("detect-rtmo", (320, 320), 2)
 movenet("detect-movenet", (192, 192), 1)
