@@ -63,6 +63,6 @@ mod tests {
         assert_eq!((quantiles.count(), quantiles.at(1.0)), (103, Some(60_000.0)));
         (0..300).for_each(|_| quantiles.add(7.0));
         quantiles.halve();
-        assert_eq!((quantiles.count(), quantiles.at(0.5)), (150, Some(7.0)));
+        assert_eq!((quantiles.count(), quantiles.at(0.5)), (151, Some(7.0)));
     }
 }
