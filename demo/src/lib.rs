@@ -3,7 +3,8 @@
 //! * [`run`]: the whole path, as the `demo` program takes it;
 //! * [`observe`]: the 2D half: [`video`] in, one person's keypoints out, by [`blazepose`];
 //! * the 3D half is [`runtime::Lifter`];
-//! * [`results`] and [`film`]: the files that come out.
+//! * [`results`] and [`film`]: the files that come out;
+//! * [`serve`]: them in a browser.
 
 pub mod blazepose;
 pub mod detect;
@@ -16,6 +17,7 @@ pub mod progress;
 pub mod results;
 pub mod run;
 pub mod track;
+pub mod serve;
 pub mod video;
 pub mod viewpoint;
 

@@ -94,7 +94,7 @@ pub enum MotionFile {
 
 impl MotionFile {
     /// End of the file's name, after that of the clip.
-    fn suffix(self) -> &'static str {
+    pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Bvh => "bvh",
             Self::Glb => "glb",
@@ -106,7 +106,7 @@ impl MotionFile {
         }
     }
 
-    fn write(self, path: &Path, clip: &MotionClip<'_>) -> Result<(), formats::Error> {
+    pub(crate) fn write(self, path: &Path, clip: &MotionClip<'_>) -> Result<(), formats::Error> {
         match self {
             Self::Angles => motion::csv::write_angles(path, clip),
             _ => motion::write(path, clip),

@@ -5,6 +5,7 @@
 //! * [`Engine`]: one ONNX file, raw tensors in and out; [`StepEngine`]: the same for one frame of many streams. On ONNX Runtime or tract
 //!   ([`Backend`]).
 //! * `serve` (feature `serve`): all of it over the network.
+//! * [`page`]: what a browser shows of it.
 //! * [`init_onnxruntime`]: finds and loads the ONNX Runtime library; [`environment`] lends it to callers with other models.
 //!
 //! A model is known only by its ONNX file: what it expects stands in the file's metadata
@@ -15,6 +16,7 @@ mod engine;
 mod error;
 mod lifter;
 mod onnxruntime;
+pub mod page;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod stream;
