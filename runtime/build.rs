@@ -7,7 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 /// In the order of who needs whom. Each name of a module's top level is the only one of its kind.
 const MODULES: [&str; 15] = [
-    "skeleton", "maths", "angles", "track", "clip", "live", "replay", "orbit", "gl", "stage", "overlay", "plots", "timeline", "player", "main",
+    "skeleton", "maths", "angles", "track", "clip", "live", "replay", "orbit", "gl", "stage", "overlay", "plots", "timeline", "player",
+    "main",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -29,9 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         hash(&script),
         hash(&style)
     );
-    let page = read("index.html")?
-        .replacen("<style></style>", &format!("<style>{style}</style>"), 1)
-        .replacen("<script type=\"module\"></script>", &format!("<script type=\"module\">{script}</script>"), 1);
+    let page = read("index.html")?.replacen("<style></style>", &format!("<style>{style}</style>"), 1).replacen(
+        "<script type=\"module\"></script>",
+        &format!("<script type=\"module\">{script}</script>"),
+        1,
+    );
     fs::write(Path::new(&env::var("OUT_DIR")?).join("page.html"), page)?;
     println!("cargo::rustc-env=POSELIFT_PAGE_POLICY={policy}");
     Ok(())

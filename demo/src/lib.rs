@@ -16,8 +16,8 @@ pub mod picture;
 pub mod progress;
 pub mod results;
 pub mod run;
-pub mod track;
 pub mod serve;
+pub mod track;
 pub mod video;
 pub mod viewpoint;
 

@@ -1,7 +1,8 @@
 //! `demo`: a video into a 3D skeleton.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,14 +17,20 @@ use tracing_subscriber::EnvFilter;
 /// Lifts the most prominent person of a clip to 3D and writes CLIP.3d.mp4 (side by side), CLIP.3d.json and CLIP.3d.npz.
 #[derive(Debug, Parser)]
 #[command(name = "demo", version)]
-#[command(group(clap::ArgGroup::new("input").required(true).args(["video", "keypoints"])))]
+#[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["video", "keypoints", "show"])))]
 struct Args {
     /// The clip
     #[arg(long, value_name = "FILE")]
     video: Option<PathBuf>,
     /// 2D keypoints (JSON or NPZ) instead of a clip: the detector is skipped, the film shows no pictures
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "video")]
     keypoints: Option<PathBuf>,
+    /// Results of one clip (CLIP.3d.json, a file for each person) to be shown in a browser: nothing is lifted
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "keypoints")]
+    show: Vec<PathBuf>,
+    /// Show the results in a browser when they are done: docs/page.md [default address: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = demo::serve::DEFAULT_ADDRESS)]
+    serve: Option<SocketAddr>,
     /// The lifter, an ONNX file written by `export onnx` [default: the shipped one in models/]
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
@@ -106,11 +113,8 @@ fn main() -> ExitCode {
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).without_time().with_ansi(ansi).with_writer(std::io::stderr).init();
     let as_json = args.json;
-    match start(args) {
-        Ok(summary) => {
-            print(&summary, as_json);
-            ExitCode::SUCCESS
-        }
+    match start(args, as_json) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Our errors name their causes themselves.
             tracing::error!("{error}");
@@ -129,13 +133,37 @@ fn silence_opencv() {
     }
 }
 
-fn start(args: Args) -> anyhow::Result<Summary> {
+fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         demo::outputs::remove_unfinished();
         std::process::exit(130);
     })
     .map_err(|e| anyhow::anyhow!("cannot watch for interruptions: {e}"))?;
-    Ok(run(&args.request()?)?)
+    let (serve, video) = (args.serve, args.video.clone());
+    if !args.show.is_empty() {
+        return show(&args.show, video.as_deref(), serve, as_json);
+    }
+    let summary = run(&args.request()?)?;
+    print(&summary, as_json);
+    match serve {
+        Some(_) => show(std::slice::from_ref(&summary.json), video.as_deref(), serve, as_json),
+        None => Ok(()),
+    }
+}
+
+/// Serves the page until it is interrupted. A line says where.
+fn show(files: &[PathBuf], video: Option<&Path>, address: Option<SocketAddr>, as_json: bool) -> anyhow::Result<()> {
+    let address = address.map_or_else(|| demo::serve::DEFAULT_ADDRESS.parse(), Ok)?;
+    let results = demo::serve::Show::results(files, video)?;
+    demo::serve::serve(results, address, |address| {
+        if !address.ip().is_loopback() {
+            tracing::warn!("everybody who can reach {address} can see and download the results");
+        }
+        let url = format!("http://{address}/");
+        let line = if as_json { serde_json::json!({ "page": url }).to_string() } else { format!("{url} (Ctrl-C ends)") };
+        let _ = writeln!(std::io::stdout(), "{line}");
+    })?;
+    Ok(())
 }
 
 /// A reader that goes away early (`| head`) is no error of ours: failed writes are let go.

@@ -301,10 +301,10 @@ impl Person {
     fn card(&self) -> Card<'_> {
         let mut spans_s: Vec<[f64; 2]> = Vec::new();
         for &time_s in &self.times_s {
+            // somebody who comes and goes too often is drawn as one who stays
+            let is_full = spans_s.len() >= MOST_SPANS;
             match spans_s.last_mut() {
-                Some(span) if time_s - span[1] <= SPAN_GAP_S => span[1] = time_s,
-                // somebody who comes and goes that often is drawn as one who stays
-                Some(span) if spans_s.len() >= MOST_SPANS => span[1] = time_s,
+                Some(span) if is_full || time_s - span[1] <= SPAN_GAP_S => span[1] = time_s,
                 _ => spans_s.push([time_s, time_s]),
             }
         }
@@ -452,7 +452,8 @@ pub fn videos(clip: &Clip, video: Option<&Path>) -> Vec<Video> {
     let film = folder.join(format!("{stem}.3d.mp4"));
     let source = video.map(Path::to_owned).or(beside).map(|path| (path, 0.0, None));
     // the film's left panel has the video's shape, the right one is a square
-    let film = film.is_file().then(|| (film, clip.span_s().0, Some(clip.aspect().clamp(0.25, 3.0) / (clip.aspect().clamp(0.25, 3.0) + 1.0))));
+    let film =
+        film.is_file().then(|| (film, clip.span_s().0, Some(clip.aspect().clamp(0.25, 3.0) / (clip.aspect().clamp(0.25, 3.0) + 1.0))));
     let found = source.into_iter().chain(film);
     found.enumerate().map(|(i, (path, offset_s, crop))| Video { path, url: format!("/video/{i}"), offset_s, crop }).collect()
 }

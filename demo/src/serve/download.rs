@@ -56,7 +56,8 @@ pub fn offers(person: &Person) -> Vec<Offer> {
 
 /// `CLIP.3d.json` gives `CLIP.3d.bvh`.
 fn file_name(person: &Person, format: &str) -> String {
-    let suffix = motion_file(format).map_or(format, MotionFile::suffix);
+    let motion = motion_file(format);
+    let suffix = motion.map_or(format, |file| file.suffix());
     let name = person.path.file_name().unwrap_or_default().to_string_lossy();
     format!("{}.{suffix}", name.strip_suffix(".json").unwrap_or(&name))
 }

@@ -232,9 +232,11 @@ async fn file(State(app): State<Arc<App>>, UrlPath((id, format)): UrlPath<(u64, 
     match made.await {
         Ok(Some(Ok((name, bytes)))) => {
             // what a header cannot carry of a name is replaced
-            let safe: String = name.chars().map(|c| if c.is_ascii_graphic() && !"\"\\".contains(c) || c == ' ' { c } else { '_' }).collect();
+            let safe: String =
+                name.chars().map(|c| if c.is_ascii_graphic() && !"\"\\".contains(c) || c == ' ' { c } else { '_' }).collect();
             let disposition = format!("attachment; filename=\"{safe}\"");
-            ([(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, disposition)], bytes).into_response()
+            ([(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, disposition)], bytes)
+                .into_response()
         }
         Ok(Some(Err(error @ download::Error::Unknown(_)))) => refuse(StatusCode::NOT_FOUND, error.to_string()),
         Ok(Some(Err(error))) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
@@ -275,7 +277,16 @@ mod tests {
         for ours in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "192.168.1.7:8080", "[::1]:8080", "[::1]", "127.0.0.1"] {
             assert!(is_ours(&HeaderValue::from_static(ours)), "{ours}");
         }
-        for other in ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example:80", "", ":80", "localhost:80:80", "127.0.0.1:x"] {
+        for other in [
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:80",
+            "",
+            ":80",
+            "localhost:80:80",
+            "127.0.0.1:x",
+        ] {
             assert!(!is_ours(&HeaderValue::from_static(other)), "{other}");
         }
     }

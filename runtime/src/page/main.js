@@ -16,7 +16,8 @@ const VIEWS = ["fit", "front", "side", "top", "camera"];
 const NEAREST_FIT_M = 0.9;
 /** Someone who walks farther than this is followed from the start. */
 const FOLLOW_BEYOND_M = 4;
-const DROPPED_LABELS = { total: "Delay", detect: "Detect", lift: "Lift" };
+/** @type {Record<string, string>} */
+const STAGES = { total: "Delay", detect: "Detect", lift: "Lift" };
 const PLAY = "M6 4v12l10-6z";
 const PAUSE = "M6 4h2.6v12H6zM11.4 4H14v12h-2.6z";
 
@@ -24,6 +25,12 @@ const PAUSE = "M6 4h2.6v12H6zM11.4 4H14v12h-2.6z";
 function byId(id) {
   return /** @type {T} */ (document.getElementById(id));
 }
+
+/**
+ * Somebody who can be chosen.
+ * @typedef {{id: number, label: string, height_m?: number, scale_source?: string, spans_s?: number[][],
+ *   files?: {format: string, what: string, url: string, file: string}[]}} Person
+ */
 
 class Page {
   darkQuery = matchMedia("(prefers-color-scheme: dark)");
@@ -42,6 +49,7 @@ class Page {
   /** @param {any} session what the server is showing */
   constructor(session) {
     this.session = session;
+    /** @type {ClipSource | LiveSource} */
     this.source = session.kind === "clip" ? new ClipSource(session, () => this.arrived()) : new LiveSource();
     document.body.dataset.mode = session.kind;
     this.video = /** @type {HTMLVideoElement} */ (byId("video"));
@@ -150,7 +158,7 @@ class Page {
         bitmap.close();
       },
       stats: (update) => {
-        const delays = Object.entries(update.delay_ms ?? {}).map(([name, ms]) => [DROPPED_LABELS[name] ?? name, milliseconds(ms)]);
+        const delays = Object.entries(update.delay_ms ?? {}).map(([name, ms]) => [STAGES[name] ?? name, milliseconds(ms)]);
         const fps = update.fps > 0 ? `${update.fps.toFixed(0)} fps` : "–";
         const lag = update.lag_ms === undefined ? [] : [["Filter lag", milliseconds(update.lag_ms)]];
         this.showStats([["Live", fps], ...delays, ...lag, ["Dropped", String(update.dropped ?? 0)]]);
@@ -163,7 +171,6 @@ class Page {
     this.video.hidden = true;
     this.windowS = 20;
     this.showWindow();
-    this.stage?.gl.canvas; // the stage shows its floor until a stream comes
     const form = /** @type {HTMLFormElement} */ (byId("drop"));
     form.hidden = false;
     byId("token-line").hidden = !this.session.token;
@@ -422,7 +429,8 @@ class Page {
   }
 
   showPeople() {
-    const { people } = this.source;
+    /** @type {Person[]} */
+    const people = this.source.people;
     if (people.length > 0 && !people.some(({ id }) => id === this.chosen)) this.chosen = people[0].id;
     const group = byId("people");
     group.hidden = people.length < 2;
@@ -435,7 +443,9 @@ class Page {
         button.style.setProperty("--person", personColours(id, this.dark).right);
         button.addEventListener("click", () => this.choose(id));
         button.addEventListener("keydown", (event) => {
-          const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+          /** @type {Record<string, number>} */
+          const steps = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
+          const by = steps[event.key];
           if (!by) return;
           event.preventDefault();
           event.stopPropagation();
@@ -463,15 +473,20 @@ class Page {
   }
 
   showScale() {
-    const person = this.source.people.find(({ id }) => id === this.chosen);
+    const person = this.person();
     const text = person?.height_m ? scaleText(person.scale_source, person.height_m) : "";
     const line = byId("scale");
     if (line.textContent !== text) line.textContent = text;
     line.title = "What the millimetres rest on: one camera does not show how large things are";
   }
 
+  /** The one who is chosen. @returns {Person | undefined} */
+  person() {
+    return this.source.people.find((/** @type {Person} */ { id }) => id === this.chosen);
+  }
+
   showDownloads() {
-    const person = this.source.people.find(({ id }) => id === this.chosen);
+    const person = this.person();
     const files = [...(person?.files ?? [])];
     const film = this.session.video?.find((/** @type {any} */ video) => video.crop);
     if (film) files.push({ format: "mp4", what: "film: video and skeleton side by side", url: film.url, file: `${this.session.title}.3d.mp4` });
@@ -622,7 +637,7 @@ class Page {
   drawTransport() {
     const { source, player } = this;
     byId("now").textContent = clock(player.timeS);
-    byId("frame-number").textContent = `frame ${source.frameNumber(player.timeS)}`;
+    byId("frame-number").textContent = source instanceof ClipSource ? `frame ${source.frameNumber(player.timeS)}` : "";
     const seek = /** @type {HTMLInputElement} */ (byId("seek"));
     if (document.activeElement !== seek || player.playing) seek.value = String(player.timeS);
     seek.setAttribute("aria-valuetext", `${player.timeS.toFixed(2)} seconds of ${source.endS.toFixed(2)}`);
@@ -648,6 +663,7 @@ class Page {
 /** What the lengths rest on, in words. @param {string | undefined} source @param {number} heightM */
 export function scaleText(source, heightM) {
   const metres = `${heightM.toFixed(2)} m`;
+  /** @type {Record<string, string>} */
   const texts = {
     default_height: `Scale assumed: ${metres} tall`,
     height: `Scale from the given height, ${metres}`,
@@ -696,7 +712,7 @@ async function start() {
       const session = await answer.json();
       say(null);
       // for tests and the curious
-      window.poselift = new Page(session);
+      Object.assign(window, { poselift: new Page(session) });
       return;
     } catch (error) {
       console.warn(error);

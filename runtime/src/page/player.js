@@ -27,7 +27,8 @@ export class Player {
     video.addEventListener("pause", () => {
       if (this.playing && this.hasVideo && !video.ended) this.pause();
     });
-    if ("requestVideoFrameCallback" in video) {
+    this.tellsFrames = "requestVideoFrameCallback" in video;
+    if (this.tellsFrames) {
       const each = (/** @type {number} */ _, /** @type {{mediaTime: number}} */ frame) => {
         if (this.playing) this.showFrame(frame.mediaTime + this.offsetS);
         video.requestVideoFrameCallback(each);
@@ -53,7 +54,7 @@ export class Player {
       this.timeS += passedS * this.rate;
       if (this.timeS >= this.source.endS) this.atEnd();
       this.changed();
-    } else if (!("requestVideoFrameCallback" in this.video)) {
+    } else if (!this.tellsFrames) {
       this.showFrame(this.video.currentTime + this.offsetS);
     }
   }

@@ -8,6 +8,10 @@ const GAP_FRAMES = 2.5;
 /** Beyond this window the overview is drawn instead of poses. */
 const OVERVIEW_BEYOND_S = 32;
 const STEP_DEG = 30;
+/** Room for figures left of the lines. */
+export const GUTTER_PX = 32;
+/** Angles go round: a larger step between two frames goes over 180 degrees, and is not drawn. */
+const ROUND_DEG = 180;
 const LEAST_SPAN_DEG = 60;
 
 /**
@@ -54,7 +58,7 @@ export class Plots {
     const scrub = (/** @type {PointerEvent} */ event) => {
       const view = this.view;
       if (!view || view.source.live || (event.buttons & 1) === 0) return;
-      const share = (event.clientX - canvas.getBoundingClientRect().left) / canvas.clientWidth;
+      const share = (event.clientX - canvas.getBoundingClientRect().left - GUTTER_PX) / (canvas.clientWidth - GUTTER_PX);
       seek(view.fromS + Math.min(Math.max(share, 0), 1) * (view.toS - view.fromS));
     };
     canvas.addEventListener("pointerdown", (event) => {
@@ -124,28 +128,33 @@ export class Plots {
     if (!context) return;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    const x = (/** @type {number} */ timeS) => ((timeS - view.fromS) / (view.toS - view.fromS)) * width;
+    const x = (/** @type {number} */ timeS) => GUTTER_PX + ((timeS - view.fromS) / (view.toS - view.fromS)) * (width - GUTTER_PX);
     const y = (/** @type {number} */ deg) => 4 + (1 - (deg - range[0]) / (range[1] - range[0])) * (height - 8);
 
-    const span = range[1] - range[0];
-    const step = span * 14 > height * 30 ? (span > 150 ? 90 : 60) : 30;
+    const step = [30, 60, 90, 180].find((deg) => (deg / (range[1] - range[0])) * height >= 24) ?? 180;
     context.font = "10px ui-sans-serif, system-ui, sans-serif";
-    context.textBaseline = "bottom";
+    context.textBaseline = "middle";
+    context.textAlign = "right";
     for (let deg = Math.ceil(range[0] / step) * step; deg <= range[1]; deg += step) {
       context.fillStyle = view.inks.line;
       context.globalAlpha = deg === 0 ? 0.28 : 0.12;
-      context.fillRect(0, Math.round(y(deg)) - 0.5, width, 1);
-      context.globalAlpha = 0.55;
+      context.fillRect(GUTTER_PX, Math.round(y(deg)) - 0.5, width - GUTTER_PX, 1);
+      context.globalAlpha = 0.8;
       context.fillStyle = view.inks.text;
-      if (y(deg) > 14) context.fillText(`${deg}°`, 1, y(deg) - 1);
+      context.fillText(degrees(deg), GUTTER_PX - 5, Math.min(Math.max(y(deg), 5), height - 5));
     }
     context.globalAlpha = 1;
+    context.save();
+    context.beginPath();
+    context.rect(GUTTER_PX, 0, width - GUTTER_PX, height);
+    context.clip();
     for (const side of [0, 1]) {
       const colour = side === 0 ? view.colours.left : view.colours.right;
       const angle = joint + (side * ANGLES) / 2;
       if (overview) this.drawBand(context, overview, angle, view, colour, width, y);
       else this.drawLine(context, blocks, angle, view, colour, x, y);
     }
+    context.restore();
     const cursor = x(view.timeS);
     context.fillStyle = view.inks.cursor;
     context.globalAlpha = 0.8;
@@ -170,16 +179,16 @@ export class Plots {
     context.lineWidth = 1.5;
     context.lineJoin = "round";
     context.beginPath();
-    let last = -Infinity;
+    let [last, lastDeg] = [-Infinity, 0];
     visitRows(blocks, view.fromS - view.source.frameS, view.toS + view.source.frameS, (block, i) => {
       const [s, value] = [block.timesS[i], anglesOf(block)[i * ANGLES + angle]];
       if (Number.isNaN(value)) {
         last = -Infinity;
         return;
       }
-      if (s - last > GAP_FRAMES * view.source.frameS) context.moveTo(x(s), y(value));
+      if (s - last > GAP_FRAMES * view.source.frameS || Math.abs(value - lastDeg) > ROUND_DEG) context.moveTo(x(s), y(value));
       else context.lineTo(x(s), y(value));
-      last = s;
+      [last, lastDeg] = [s, value];
     });
     context.stroke();
   }
@@ -192,18 +201,18 @@ export class Plots {
     const { startS, endS } = view.source;
     context.fillStyle = colour;
     context.globalAlpha = 0.8;
-    for (let column = 0; column < width; column++) {
-      const share = (s0) => ((s0 - startS) / (endS - startS)) * buckets;
-      const perColumn = (view.toS - view.fromS) / width;
-      const first = Math.floor(share(view.fromS + column * perColumn));
-      const last = Math.max(Math.ceil(share(view.fromS + (column + 1) * perColumn)), first + 1);
+    const bucketAt = (/** @type {number} */ timeS) => ((timeS - startS) / (endS - startS)) * buckets;
+    const perColumnS = (view.toS - view.fromS) / (width - GUTTER_PX);
+    for (let column = 0; column < width - GUTTER_PX; column++) {
+      const first = Math.floor(bucketAt(view.fromS + column * perColumnS));
+      const last = Math.max(Math.ceil(bucketAt(view.fromS + (column + 1) * perColumnS)), first + 1);
       let [low, high] = [Infinity, -Infinity];
       for (let b = Math.max(first, 0); b < Math.min(last, buckets); b++) {
         const at = b * ANGLES * 2 + angle * 2;
         if (anglesDeg[at] < low) low = anglesDeg[at];
         if (anglesDeg[at + 1] > high) high = anglesDeg[at + 1];
       }
-      if (high >= low) context.fillRect(column, y(high), 1, Math.max(y(low) - y(high), 1));
+      if (high >= low) context.fillRect(GUTTER_PX + column, y(high), 1, Math.max(y(low) - y(high), 1));
     }
     context.globalAlpha = 1;
   }

@@ -9,9 +9,13 @@ export const BONES = [
 
 /** Radius of each bone at its two ends in metres: a slender figure. */
 export const BONE_RADII_M = [
-  [0.034, 0.036], [0.042, 0.03], [0.03, 0.02], [0.034, 0.036], [0.042, 0.03], [0.03, 0.02], [0.05, 0.046], [0.046, 0.04], [0.026, 0.032],
-  [0.058, 0.05], [0.03, 0.03], [0.028, 0.022], [0.022, 0.015], [0.03, 0.03], [0.028, 0.022], [0.022, 0.015],
+  [0.04, 0.042], [0.045, 0.031], [0.031, 0.02], [0.04, 0.042], [0.045, 0.031], [0.031, 0.02], [0.056, 0.05], [0.05, 0.05], [0.032, 0.028],
+  [0.072, 0.08], [0.036, 0.033], [0.03, 0.023], [0.023, 0.015], [0.036, 0.033], [0.03, 0.023], [0.023, 0.015],
 ];
+
+/** Bone from the neck to the top of the head, and the part of it along which the head is drawn. */
+export const HEAD_BONE = 9;
+export const HEAD_PART = [0.35, 0.6];
 
 /** -1: the person's left, 1: the right, 0: the middle. */
 export const SIDE = [0, 1, 1, 1, -1, -1, -1, 0, 0, 0, 0, -1, -1, -1, 1, 1, 1];
@@ -22,18 +26,13 @@ export const CONFIDENT = 0.5;
 /** Joints that leave trails: hip, wrists, ankles. */
 export const TRAIL_JOINTS = [0, 3, 6, 13, 16];
 
-// One hue for each person; their right side has its full tone, their left one a tone that is lighter on dark ground and deeper on
-// light ground. All pairs differ in lightness, so that nobody needs to see hues to tell left from right.
+// One hue for each person. Their right side and trunk have it; their left side is ink (chalk on dark ground) with a touch of it. So left
+// and right differ in lightness, and nobody needs to see hues to tell them apart.
 const HUES = {
-  dark: [
-    ["#ff6a3d", "#ffd3bf"], ["#1fbda8", "#c2f3ea"], ["#9d7dff", "#e2d9ff"], ["#f0b023", "#ffe9b8"],
-    ["#4aa3ff", "#cfe6ff"], ["#ff6fa9", "#ffd6e6"], ["#8fce3f", "#e2f6c4"], ["#b9a28c", "#efe6dd"],
-  ],
-  light: [
-    ["#ec5a27", "#74290d"], ["#12a08e", "#0a4a42"], ["#7e5fe6", "#33217c"], ["#d79a08", "#634503"],
-    ["#2587e8", "#0c3c70"], ["#de4a87", "#671739"], ["#6ba61f", "#2f4d08"], ["#94795f", "#42321f"],
-  ],
+  dark: ["#ff6a3d", "#1fbda8", "#9d7dff", "#f0b023", "#4aa3ff", "#ff6fa9", "#8fce3f", "#c9a27c"],
+  light: ["#ec5a27", "#12a08e", "#7e5fe6", "#d79a08", "#2587e8", "#de4a87", "#6ba61f", "#94795f"],
 };
+const INK = { dark: "#f1f3f5", light: "#343a42" };
 
 /**
  * What a person is drawn in.
@@ -44,9 +43,11 @@ const HUES = {
  */
 export function personColours(id, dark) {
   const hues = dark ? HUES.dark : HUES.light;
-  const [right, left] = hues[(id - 1) % hues.length];
-  const [rgbRight, rgbLeft] = [right, left].map(rgb);
-  return { right, left, rgbRight, rgbLeft, rgbMiddle: rgbRight.map((v, i) => (v + rgbLeft[i]) / 2) };
+  const right = hues[(Math.max(id, 1) - 1) % hues.length];
+  const rgbRight = rgb(right);
+  const mixed = (/** @type {number[]} */ a, /** @type {number[]} */ b, /** @type {number} */ share) => a.map((v, i) => v + (b[i] - v) * share);
+  const rgbLeft = mixed(rgb(dark ? INK.dark : INK.light), rgbRight, 0.12);
+  return { right, left: css(rgbLeft), rgbRight, rgbLeft, rgbMiddle: mixed(rgbRight, rgbLeft, 0.18) };
 }
 
 /** @param {Colours} colours @param {number} side see SIDE */

@@ -2,13 +2,13 @@
 
 import { Floats, capsuleMesh, makeInstances, makeProgram } from "./gl.js";
 import { add, project, scale, subtract } from "./maths.js";
-import { BONES, BONE_RADII_M, CONFIDENT, JOINTS, SIDE, TRAIL_JOINTS, rgb, sideColour } from "./skeleton.js";
+import { BONES, BONE_RADII_M, CONFIDENT, HEAD_BONE, HEAD_PART, JOINTS, SIDE, TRAIL_JOINTS, rgb, sideColour } from "./skeleton.js";
 import { confidenceOf, jointM, visitRows } from "./track.js";
 
 /** What the stage is drawn in. */
 const GROUNDS = {
-  dark: { near: rgb("#191c20"), far: rgb("#0f1114"), line: rgb("#c9d2da"), shadow: rgb("#000000"), shade: 0.62, ink: rgb("#e8eaec") },
-  light: { near: rgb("#f6f6f4"), far: rgb("#e3e4e3"), line: rgb("#39424a"), shadow: rgb("#2a2f36"), shade: 0.34, ink: rgb("#1a1d20") },
+  dark: { near: rgb("#22262c"), far: rgb("#121418"), line: rgb("#dbe4ee"), shadow: rgb("#050607"), shade: 0.85, ink: rgb("#e8eaec") },
+  light: { near: rgb("#fafaf9"), far: rgb("#e6e7e7"), line: rgb("#39424a"), shadow: rgb("#2a2f36"), shade: 0.34, ink: rgb("#1a1d20") },
 };
 const SHADOW_PX = 512;
 /** Half of the side of the floor that takes shadows, metres. */
@@ -126,10 +126,10 @@ float grid(float step_m, float width) {
 float axis(float v) { return clamp(1.5 - abs(v) / max(fwidth(v), 1e-6), 0.0, 1.0); }
 void main() {
   float away = length(at - target.xy) / reach;
-  float fade = pow(clamp(1.0 - away, 0.0, 1.0), 1.6);
+  float fade = pow(clamp(1.0 - away, 0.0, 1.0), 1.2);
   vec3 ground = mix(far, near, pow(clamp(1.0 - away, 0.0, 1.0), 2.2));
-  float lines = max(grid(1.0, 0.45) * 0.2, grid(0.25, 0.3) * 0.075 * fine);
-  lines = max(lines, max(axis(at.x), axis(at.y)) * 0.34);
+  float lines = max(grid(1.0, 0.5) * 0.3, grid(0.25, 0.3) * 0.09 * fine);
+  lines = max(lines, max(axis(at.x), axis(at.y)) * 0.5);
   vec2 s = (at - centre) / half_m * 0.5 + 0.5;
   vec2 inside = smoothstep(vec2(0.0), vec2(0.06), s) * smoothstep(vec2(0.0), vec2(0.06), 1.0 - s);
   float soft = textureLod(shadows, s, 3.2).r * 0.75 + textureLod(shadows, s, 1.6).r * 0.45;
@@ -367,7 +367,9 @@ export class Stage {
       const joints = Array.from({ length: JOINTS }, (_, joint) => jointM(row, joint));
       BONES.forEach(([from, to], b) => {
         const colour = sideColour(colours, SIDE[to]);
-        solids.push(...joints[from], ...joints[to], ...BONE_RADII_M[b], ...colour, sure(from) && sure(to) ? 1 : 0);
+        const along = (/** @type {number} */ share) => add(scale(joints[from], 1 - share), scale(joints[to], share));
+        const [start, end] = b === HEAD_BONE ? HEAD_PART.map(along) : [joints[from], joints[to]];
+        solids.push(...start, ...end, ...BONE_RADII_M[b], ...colour, sure(from) && sure(to) ? 1 : 0);
       });
     }
     if (scene.trails) {
@@ -396,7 +398,7 @@ export class Stage {
       visitRows(blocks, timeS - TRAIL_S, timeS + 1e-6, (block, i) => {
         const [p, s] = [jointM({ block, i }, joint), block.timesS[i]];
         if (last && s - last.s < 0.25) {
-          const alpha = (/** @type {number} */ at) => 0.75 * Math.max(1 - (timeS - at) / TRAIL_S, 0) ** 1.5;
+          const alpha = (/** @type {number} */ at) => 0.9 * Math.max(1 - (timeS - at) / TRAIL_S, 0) ** 1.3;
           this.lines.push(...last.p, ...p, ...colour, alpha(last.s), ...colour, alpha(s), 1.8);
         }
         last = { p, s };
