@@ -235,54 +235,8 @@ impl network::Tensor for Eager {
             initial_state: inputs.initial_state.map(|state| &state.0),
             delta_softplus: inputs.delta_softplus,
         };
-        let (y, last_state) = if inputs.u.0.device().is_cuda() {
-            scan_by_steps(&tensors)
-        } else {
-            // Shapes were made by the layer from weights that were checked at load.
-            poselift_scan_torch::selective_scan(&tensors).unwrap_or_else(|e| panic!("{e}"))
-        };
+        // Shapes were made by the layer from weights that were checked at load; the device's kernels when it was opened.
+        let (y, last_state) = poselift_scan_torch::selective_scan(&tensors).unwrap_or_else(|e| panic!("{e}"));
         (Self(y), Self(last_state))
-    }
-}
-
-/// The same recurrence out of libtorch's own operations, frame by frame: for devices that have no kernel.
-fn scan_by_steps(inputs: &ScanTensors<'_>) -> (Tensor, Tensor) {
-    let ScanTensors { u, delta, a, b, c, d, z, delta_bias, initial_state, delta_softplus } = *inputs;
-    let (sequences, frames) = (u.size()[0], u.size()[1]);
-    let delta = match delta_bias {
-        Some(bias) => delta + bias,
-        None => delta.shallow_clone(),
-    };
-    let delta = if delta_softplus { delta.softplus() } else { delta };
-    let decay = (delta.unsqueeze(-1) * a).exp(); // (S, L, D, N)
-    let driven = (&delta * u).unsqueeze(-1) * b.unsqueeze(2); // (S, L, D, N)
-    let mut state = match initial_state {
-        Some(state) => state.shallow_clone(),
-        None => Tensor::zeros([sequences, u.size()[2], a.size()[1]], (u.kind(), u.device())),
-    };
-    let states: Vec<Tensor> = (0..frames)
-        .map(|t| {
-            state = decay.select(1, t).addcmul_plus(&state, &driven.select(1, t));
-            state.shallow_clone()
-        })
-        .collect();
-    let mut y = Tensor::stack(&states, 1).matmul(&c.unsqueeze(-1)).squeeze_dim(-1); // (S, L, D, N) (S, L, N, 1)
-    if let Some(d) = d {
-        y = y.addcmul(u, d);
-    }
-    if let Some(z) = z {
-        y *= z.silu();
-    }
-    (y, state)
-}
-
-/// `self * factor + addend`, in one operation.
-trait MultiplyAdd {
-    fn addcmul_plus(&self, factor: &Tensor, addend: &Tensor) -> Tensor;
-}
-
-impl MultiplyAdd for Tensor {
-    fn addcmul_plus(&self, factor: &Tensor, addend: &Tensor) -> Tensor {
-        addend.addcmul(self, factor)
     }
 }

@@ -25,6 +25,11 @@ impl<'a> Arguments<'a> {
         self.dims
     }
 
+    /// The input at that place of the schema, wherever it lies.
+    pub(crate) fn value(&self, index: usize) -> Option<&ValueRef<'a>> {
+        self.values.get(index).and_then(Option::as_ref)
+    }
+
     /// For the scan, whose element type the operator was chosen by.
     pub(crate) fn inputs<T: PrimitiveTensorElementType>(&self, delta_softplus: bool) -> ort::Result<Inputs<'_, T, f32>> {
         Ok(Inputs {

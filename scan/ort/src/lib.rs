@@ -4,6 +4,7 @@
 //! kernel for every `SelectiveScan` node, and ignores the function body that a model file may carry for plain runtimes.
 
 mod arguments;
+mod cuda;
 mod first_alone;
 mod kernel;
 
@@ -16,17 +17,20 @@ use ort::operator::{KernelContext, Operator, OperatorDomain, OperatorInput, Oper
 use ort::value::{PrimitiveTensorElementType, Shape, SymbolicDimensions, TensorElementType, ValueType};
 use scan::{Element, schema};
 
+use crate::cuda::CudaScan;
 use crate::first_alone::FirstAlone;
 use crate::kernel::ScanKernel;
 
-/// The domain `poselift.ssm` with `SelectiveScan` for f32 and for f16, both on the CPU.
+/// The domain `poselift.ssm` with `SelectiveScan` for f32 and for f16, each on the CPU and on CUDA.
 ///
-/// Call `ort::init_from` (or have ONNX Runtime loaded some other way) first.
+/// A session takes the kernels of the providers that it has. Those for CUDA are compiled when a session first runs one: nothing of CUDA is
+/// looked for before. Call `ort::init_from` (or have ONNX Runtime loaded some other way) first.
 ///
 /// # Errors
 /// ONNX Runtime refuses the registration.
 pub fn operator_domain() -> ort::Result<OperatorDomain> {
-    OperatorDomain::new(schema::DOMAIN)?.add(SelectiveScan::<f32>(PhantomData))?.add(SelectiveScan::<f16>(PhantomData))
+    let (of_f32, of_f16) = (|| SelectiveScan::<f32>(PhantomData), || SelectiveScan::<f16>(PhantomData));
+    OperatorDomain::new(schema::DOMAIN)?.add(of_f32())?.add(of_f16())?.add(CudaScan(of_f32()))?.add(CudaScan(of_f16()))
 }
 
 /// Runs `commit`, which makes a session with [`operator_domain`] in it, such that threads may do so at the same time.
@@ -79,12 +83,17 @@ impl<T: Element + PrimitiveTensorElementType + 'static> Operator for SelectiveSc
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<ScanKernel<T>> {
-        match context.get::<i64>(schema::DELTA_SOFTPLUS) {
-            None | Some(0) => Ok(ScanKernel::new(false)),
-            Some(1) => Ok(ScanKernel::new(true)),
-            Some(other) => {
-                Err(ort::Error::new(format!("SelectiveScan: the attribute {} must be 0 or 1, but is {other}", schema::DELTA_SOFTPLUS)))
-            }
+        Ok(ScanKernel::new(delta_softplus(context)?))
+    }
+}
+
+/// The node's attribute.
+fn delta_softplus(context: &KernelContext<'_>) -> ort::Result<bool> {
+    match context.get::<i64>(schema::DELTA_SOFTPLUS) {
+        None | Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        Some(other) => {
+            Err(ort::Error::new(format!("SelectiveScan: the attribute {} must be 0 or 1, but is {other}", schema::DELTA_SOFTPLUS)))
         }
     }
 }

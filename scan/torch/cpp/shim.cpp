@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <sys/stat.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -56,6 +58,12 @@ struct ScanInputGrads {
 int poselift_scan_forward(int f64, const ScanDims *, const ScanInputs *, const ScanOutputs *, char *message, size_t capacity);
 int poselift_scan_backward(int f64, const ScanDims *, const ScanInputs *, const ScanOutputGrads *, const ScanInputGrads *,
                            char *message, size_t capacity);
+// The same on the device of the current context, on a stream of it. element: 0 f32, 1 f16, 2 bf16, of u, delta, B, C, z, y; the rest is f32.
+int poselift_scan_cuda_forward(int element, const ScanDims *, const ScanInputs *, const ScanOutputs *, void *stream, char *message,
+                               size_t capacity);
+int poselift_scan_cuda_workspace(const ScanDims *, size_t *bytes, char *message, size_t capacity);
+int poselift_scan_cuda_backward(int element, const ScanDims *, const ScanInputs *, const ScanOutputGrads *, const ScanInputGrads *,
+                                void *workspace, void *stream, char *message, size_t capacity);
 }
 
 namespace {
@@ -73,8 +81,6 @@ ScanDims dims_of(const Tensor &u, const Tensor &a) {
 void check_shape(const char *name, const Tensor &t, at::IntArrayRef expected, const Tensor &u) {
   if (!t.defined()) return;
   TORCH_CHECK(t.sizes() == expected, "selective_scan: ", name, " must have shape ", expected, ", but has ", t.sizes());
-  TORCH_CHECK(t.scalar_type() == u.scalar_type(), "selective_scan: ", name, " is ", t.scalar_type(), " but u is ", u.scalar_type(),
-              "; give all inputs one type");
   TORCH_CHECK(t.device() == u.device(), "selective_scan: ", name, " is on ", t.device(), " but u is on ", u.device());
 }
 
@@ -85,6 +91,12 @@ ScanInputs inputs_of(const variable_list &x, bool delta_softplus) {
   return {read(x[U]), read(x[DELTA]), read(x[A]), read(x[B]), read(x[C]), read(x[D]), read(x[Z]), read(x[DELTA_BIAS]), read(x[INITIAL_STATE]), delta_softplus};
 }
 
+// As the kernels for CUDA number element types.
+int cuda_element(const Tensor &u) { return u.scalar_type() == at::kFloat ? 0 : u.scalar_type() == at::kHalf ? 1 : 2; }
+
+// The stream that libtorch's own operations run on; asked of the device's guard, because CUDA's headers are not needed for that.
+void *current_stream(const Tensor &t) { return c10::impl::VirtualGuardImpl(t.device().type()).getStream(t.device()).native_handle(); }
+
 struct SelectiveScan : public Function<SelectiveScan> {
   static variable_list forward(AutogradContext *ctx, const Tensor &u, const Tensor &delta, const Tensor &a, const Tensor &b, const Tensor &c,
                                const OptionalTensor &d, const OptionalTensor &z, const OptionalTensor &delta_bias,
@@ -93,11 +105,16 @@ struct SelectiveScan : public Function<SelectiveScan> {
                        contiguous(d), contiguous(z), contiguous(delta_bias), contiguous(initial_state)};
     ScanDims dims = dims_of(u, a);
     Tensor y = at::empty_like(x[U]);
-    Tensor last_state = at::empty({u.size(0), u.size(2), a.size(1)}, u.options());
+    Tensor last_state = at::empty({u.size(0), u.size(2), a.size(1)}, a.options());
     ScanInputs inputs = inputs_of(x, delta_softplus);
     ScanOutputs outputs = {write(y), write(last_state)};
     char message[512] = {0};
-    require(poselift_scan_forward(u.scalar_type() == at::kDouble, &dims, &inputs, &outputs, message, sizeof message), message);
+    if (u.is_cuda()) {
+      c10::DeviceGuard guard(u.device()); // its context is current from here on
+      require(poselift_scan_cuda_forward(cuda_element(u), &dims, &inputs, &outputs, current_stream(u), message, sizeof message), message);
+    } else {
+      require(poselift_scan_forward(u.scalar_type() == at::kDouble, &dims, &inputs, &outputs, message, sizeof message), message);
+    }
     ctx->save_for_backward(x);
     ctx->saved_data["delta_softplus"] = delta_softplus;
     ctx->set_materialize_grads(false);
@@ -118,16 +135,38 @@ struct SelectiveScan : public Function<SelectiveScan> {
     ScanInputGrads to = {write(grads[U]), write(grads[DELTA]), write(grads[A]), write(grads[B]), write(grads[C]),
                          write(grads[D]), write(grads[Z]), write(grads[DELTA_BIAS]), write(grads[INITIAL_STATE])};
     char message[512] = {0};
-    require(poselift_scan_backward(x[U].scalar_type() == at::kDouble, &dims, &inputs, &from, &to, message, sizeof message), message);
+    if (x[U].is_cuda()) {
+      c10::DeviceGuard guard(x[U].device());
+      size_t bytes = 0;
+      require(poselift_scan_cuda_workspace(&dims, &bytes, message, sizeof message), message);
+      // Of libtorch's allocator, which gives it to nobody else before this stream's work on it is done.
+      Tensor workspace = at::empty({int64_t(bytes)}, x[U].options().dtype(at::kByte));
+      require(poselift_scan_cuda_backward(cuda_element(x[U]), &dims, &inputs, &from, &to, write(workspace), current_stream(x[U]), message,
+                                          sizeof message),
+              message);
+    } else {
+      require(poselift_scan_backward(x[U].scalar_type() == at::kDouble, &dims, &inputs, &from, &to, message, sizeof message), message);
+    }
     return grads;
   }
 };
 
-// Autocast hands out bf16 activations beside f32 parameters: the scan computes in the widest of what it is given, f32 at least.
+// Autocast hands out bf16 activations beside f32 parameters. On the CPU the scan computes in the widest of what it is given, f32 at least.
 at::ScalarType compute_type(const std::vector<Tensor> &x) {
   for (const Tensor &t : x)
     if (t.defined() && t.scalar_type() == at::kDouble) return at::kDouble;
   return at::kFloat;
+}
+
+// On CUDA activations (u, delta, B, C, z) are read as they are if all are bf16 or all f16, else as f32; all else is f32, as is the arithmetic.
+at::ScalarType cuda_activation_type(const std::vector<Tensor> &x) {
+  at::ScalarType type = x[U].scalar_type();
+  for (Input i : {U, DELTA, B, C, Z}) {
+    if (!x[i].defined()) continue;
+    TORCH_CHECK(x[i].scalar_type() != at::kDouble, "selective_scan: the kernels for CUDA compute in f32; give f32 tensors, or move them to the CPU");
+    if (x[i].scalar_type() != type) return at::kFloat;
+  }
+  return type == at::kHalf || type == at::kBFloat16 ? type : at::kFloat;
 }
 
 std::vector<Tensor> tensors(Tensor **list, size_t count) {
@@ -149,11 +188,14 @@ extern "C" int poselift_torch_selective_scan(Tensor **in, int delta_softplus, Te
     for (int i = 0; i < INPUTS; ++i) if (in[i]) x[i] = *in[i];
     TORCH_CHECK(x[U].dim() == 3, "selective_scan: u must have shape (S, L, D), but has ", x[U].sizes());
     TORCH_CHECK(x[A].dim() == 2, "selective_scan: A must have shape (D, N), but has ", x[A].sizes());
-    at::ScalarType type = compute_type(x);
-    for (Tensor &t : x) if (t.defined()) {
+    bool cuda = x[U].is_cuda();
+    at::ScalarType activations = cuda ? cuda_activation_type(x) : compute_type(x), parameters = cuda ? at::kFloat : activations;
+    for (int i = 0; i < INPUTS; ++i) if (x[i].defined()) {
+      Tensor &t = x[i];
       TORCH_CHECK(at::isFloatingType(t.scalar_type()), "selective_scan: every input must be floating point, but one is ", t.scalar_type());
-      TORCH_CHECK(t.device().is_cpu(), "selective_scan: tensors on ", t.device(), " are not supported yet; move them to the CPU");
-      t = t.to(type);
+      TORCH_CHECK(t.device().is_cpu() || t.is_cuda(), "selective_scan: tensors on ", t.device(), " are not supported; move them to the CPU or to CUDA");
+      bool activation = i == U || i == DELTA || i == B || i == C || i == Z;
+      t = t.to(activation ? activations : parameters);
     }
     int64_t s = x[U].size(0), l = x[U].size(1), d = x[U].size(2), n = x[A].size(1);
     check_shape("delta", x[DELTA], {s, l, d}, x[U]);

@@ -1,4 +1,6 @@
-use crate::{Error, shim};
+use tch::{Device, Kind, Tensor};
+
+use crate::{Error, ScanTensors, selective_scan, shim};
 
 /// Loads libtorch's CUDA half at run time: `Ok(true)` when it is now there, `Ok(false)` when this libtorch has none.
 ///
@@ -14,4 +16,29 @@ pub fn load_cuda_backend() -> Result<bool, Error> {
         1 => Ok(true),
         _ => Err(Error::last()),
     }
+}
+
+/// Runs a scan of one frame on a CUDA device: whether its kernels can be compiled and launched there.
+///
+/// # Errors
+/// No driver, no NVRTC, or kernels that the device refuses; one sentence.
+pub fn try_cuda_kernels(device: Device) -> Result<(), Error> {
+    let ones = |shape: &[i64]| {
+        Tensor::f_ones(shape, (Kind::Float, device))
+            .map_err(|error| Error::Torch(error.to_string().lines().next().unwrap_or_default().to_owned()))
+    };
+    let (per_channel, per_state, a) = (ones(&[1, 1, 8])?, ones(&[1, 1, 16])?, ones(&[8, 16])?);
+    let inputs = ScanTensors {
+        u: &per_channel,
+        delta: &per_channel,
+        a: &a,
+        b: &per_state,
+        c: &per_state,
+        d: None,
+        z: None,
+        delta_bias: None,
+        initial_state: None,
+        delta_softplus: false,
+    };
+    selective_scan(&inputs).map(drop)
 }

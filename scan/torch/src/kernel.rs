@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
+use scan::cuda::{self, Address, ElementType, InputAddresses, InputGradAddresses, OutputAddresses, OutputGradAddresses, Program, Stream};
 use scan::oracle::Real;
 use scan::{Dims, Error, InputGrads, Inputs, OutputGrads, ParallelFor, without_panics};
 
@@ -259,5 +260,100 @@ unsafe extern "C" fn poselift_scan_backward(
             capacity,
             || if f64 != 0 { backward::<f64>(dims, inputs, from, to) } else { backward::<f32>(dims, inputs, from, to) },
         )
+    }
+}
+
+/// What cpp/shim.cpp numbers element types with.
+fn element(number: c_int) -> ElementType {
+    match number {
+        0 => ElementType::F32,
+        1 => ElementType::F16,
+        _ => ElementType::BF16,
+    }
+}
+
+impl RawInputs {
+    fn addresses(&self) -> InputAddresses {
+        InputAddresses {
+            u: self.u as Address,
+            delta: self.delta as Address,
+            a: self.a as Address,
+            b: self.b as Address,
+            c: self.c as Address,
+            d: self.d as Address,
+            z: self.z as Address,
+            delta_bias: self.delta_bias as Address,
+            initial_state: self.initial_state as Address,
+            delta_softplus: self.delta_softplus != 0,
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn poselift_scan_cuda_forward(
+    element_type: c_int,
+    dims: *const RawDims,
+    inputs: *const RawInputs,
+    outputs: *const RawOutputs,
+    stream: *mut c_void,
+    message: *mut c_char,
+    capacity: usize,
+) -> c_int {
+    // SAFETY: the shim passes live structs, a buffer of `capacity` bytes, contiguous tensors of these shapes on the device whose context is
+    // current, and that device's current stream.
+    unsafe {
+        let (dims, inputs, outputs) = ((*dims).dims(), &*inputs, &*outputs);
+        report(message, capacity, || {
+            let stream = Stream::current(Program::new(element(element_type), dims.states)?, stream)?;
+            let outputs = OutputAddresses { y: outputs.y as Address, last_state: outputs.last_state as Address };
+            cuda::forward(&stream, dims, &inputs.addresses(), &outputs)
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn poselift_scan_cuda_workspace(dims: *const RawDims, bytes: *mut usize, message: *mut c_char, capacity: usize) -> c_int {
+    // SAFETY: the shim passes live structs, room for a number, and a buffer of `capacity` bytes.
+    unsafe {
+        let dims = (*dims).dims();
+        report(message, capacity, || {
+            *bytes = cuda::workspace_bytes(dims)?;
+            Ok(())
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn poselift_scan_cuda_backward(
+    element_type: c_int,
+    dims: *const RawDims,
+    inputs: *const RawInputs,
+    from: *const RawOutputGrads,
+    to: *const RawInputGrads,
+    workspace: *mut c_void,
+    stream: *mut c_void,
+    message: *mut c_char,
+    capacity: usize,
+) -> c_int {
+    // SAFETY: as in `poselift_scan_cuda_forward`; every gradient is a fresh tensor shaped as its input, and the workspace has the bytes
+    // that were asked for.
+    unsafe {
+        let (dims, inputs, from, to) = ((*dims).dims(), &*inputs, &*from, &*to);
+        report(message, capacity, || {
+            let stream = Stream::current(Program::new(element(element_type), dims.states)?, stream)?;
+            let from = OutputGradAddresses { y: from.y as Address, last_state: from.last_state as Address };
+            let to = InputGradAddresses {
+                u: to.u as Address,
+                delta: to.delta as Address,
+                a: to.a as Address,
+                b: to.b as Address,
+                c: to.c as Address,
+                d: to.d as Address,
+                z: to.z as Address,
+                delta_bias: to.delta_bias as Address,
+                initial_state: to.initial_state as Address,
+            };
+            cuda::backward(&stream, dims, &inputs.addresses(), &from, &to, workspace as Address)
+        })
     }
 }

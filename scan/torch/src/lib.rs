@@ -10,7 +10,7 @@ mod scan_function;
 mod shim;
 
 pub use autocast::autocast_bf16;
-pub use cuda::load_cuda_backend;
+pub use cuda::{load_cuda_backend, try_cuda_kernels};
 pub use error::Error;
 pub use optimiser::{AdamSettings, AdamState, WeightDecay, fused_adam_step};
 pub use scan_function::{ScanTensors, selective_scan};
