@@ -1,19 +1,60 @@
-//! The result as a video.
+//! The result as a video: decoding, drawing and encoding side by side.
 
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
 
 use opencv::core::Mat;
-use runtime::LiftedClip;
+use pose::{ImageSize, Pose3};
 
+use crate::decode::Decoder;
 use crate::observe::Observation;
 use crate::picture::{Painter, Sight, Subject, panel_size};
 use crate::progress::{Meter, Progress};
-use crate::video::{self, VideoReader, VideoWriter264};
+use crate::video::{self, VideoWriter264};
 use crate::viewpoint::Viewpoint;
 
 /// Frame rates that are written; a clip of one frame lasts as long as one frame at the fallback.
 const FPS_RANGE: (f64, f64) = (1.0, 240.0);
 const FALLBACK_FPS: f64 = 25.0;
+
+/// Pictures that wait for the encoder.
+const ENCODE_AHEAD: usize = 3;
+
+/// Somebody in the film.
+#[derive(Debug, Clone)]
+pub struct Actor<'a> {
+    /// The number that is drawn where there are several.
+    pub id: u64,
+    /// What was seen of them.
+    pub observation: &'a Observation,
+    /// A pose for each frame of the observation's clip, z up.
+    pub world_mm: Vec<Pose3>,
+}
+
+/// What is to be shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Script<'a> {
+    /// Time of each frame.
+    pub times_s: &'a [f64],
+    /// Size of the video.
+    pub image: ImageSize,
+    /// Everyone who is shown.
+    pub actors: &'a [Actor<'a>],
+    /// Whether they have numbers.
+    pub numbered: bool,
+}
+
+/// How fast the parts of the work were.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Meters {
+    /// Reading the video a second time.
+    pub decode: Meter,
+    /// Drawing.
+    pub draw: Meter,
+    /// Encoding.
+    pub encode: Meter,
+}
 
 /// Why the film could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +65,9 @@ pub enum Error {
     /// Drawing failed.
     #[error("OpenCV cannot draw the result: {0}")]
     Draw(#[from] opencv::Error),
+    /// The thread of the encoder is gone without a word.
+    #[error("the film's encoder ended unexpectedly")]
+    EncoderGone,
     /// The clip's picture has no pixels.
     #[error(transparent)]
     Pose(#[from] pose::Error),
@@ -39,88 +83,115 @@ pub enum Error {
     },
 }
 
-/// Writes the film: `source` is decoded a second time for its pictures, or the 2D skeleton stands on a blank background.
+/// Writes the film: `source` is decoded a second time for its pictures, or the 2D skeletons stand on a blank background.
 ///
 /// The film has a constant rate, the clip's usual one, and keeps the clip's time: where the clip's frames come faster or
 /// slower, frames are left out or repeated.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn write(
-    path: &Path,
-    source: Option<&Path>,
-    observation: &Observation,
-    lifted: &LiftedClip,
-    progress: &Progress,
-    meter: &mut Meter,
-) -> Result<(), Error> {
-    let times_s = &observation.all_times_s;
-    let video = observation.clip.image;
-    let world_mm = lifted.world_mm();
-    let view = Viewpoint::fit(&world_mm, &lifted.times_s, panel_size(video))?;
-    let mut painter = Painter::new(video, view)?;
-    let mut pose_of_frame = vec![None; times_s.len()];
-    observation.frame.iter().enumerate().for_each(|(pose, &frame)| pose_of_frame[frame] = Some(pose));
+pub fn write(path: &Path, source: Option<&Path>, script: &Script<'_>, progress: &Progress) -> Result<Meters, Error> {
+    let times_s = script.times_s;
+    let subjects = subjects(script);
+    let poses: Vec<Vec<&Pose3>> = subjects.iter().map(|subjects| subjects.iter().map(|subject| subject.world_mm).collect()).collect();
+    let painter = Painter::new(script.image, Viewpoint::fit(&poses, times_s, panel_size(script.image))?, script.numbered)?;
 
     let fps = usual_fps(times_s);
-    let mut writer = VideoWriter264::create(path, fps, painter.size())?;
-    let mut reader = source.map(|source| Rereader::open(source, times_s)).transpose()?;
-    let mut picture = Mat::default();
-    let bar = progress.bar("draw", Some(times_s.len() as u64));
-    for (frame, repeats) in repeats(times_s, fps).into_iter().enumerate() {
-        if let Some(reader) = &mut reader {
-            reader.next(&mut picture, frame)?;
-        }
-        meter.measure(|| -> Result<(), Error> {
-            let (subject, sight) = match pose_of_frame[frame] {
-                Some(pose) => {
-                    let subject = Subject { keypoints: &observation.clip.frames[pose], world_mm: &world_mm[pose], frame: pose };
-                    (Some(subject), if observation.person_found[pose] { Sight::Seen } else { Sight::Bridged })
-                }
-                None => (None, Sight::Nobody),
-            };
-            let video = reader.as_ref().map(|_| &picture);
-            if repeats > 0 {
-                let painted = painter.paint(video, times_s[frame], subject, sight)?;
-                for _ in 0..repeats {
-                    writer.write(painted)?;
-                }
-            }
-            Ok(())
-        })?;
-        meter.count(1);
+    let repeats = repeats(times_s, fps);
+    let mut encoder = Encoder::start(VideoWriter264::create(path, fps, painter.size())?);
+    let wanted = || times_s.iter().zip(&repeats).map(|(&time_s, &repeats)| (time_s, repeats > 0)).collect();
+    let mut decoder = source.map(|source| Decoder::times(source, wanted(), painter.video_size())).transpose()?;
+    let (mut draw, bar) = (Meter::default(), progress.bar("draw", Some(times_s.len() as u64)));
+    for (frame, &repeats) in repeats.iter().enumerate() {
         bar.inc(1);
-        bar.set_message(format!("draw and encode {}", meter.rate_text()));
-    }
-    meter.measure(|| writer.finish())?;
-    bar.finish_and_clear();
-    Ok(())
-}
-
-/// The same frames of a video once more.
-struct Rereader<'a> {
-    reader: VideoReader,
-    source: &'a Path,
-    times_s: &'a [f64],
-}
-
-impl<'a> Rereader<'a> {
-    fn open(source: &'a Path, times_s: &'a [f64]) -> Result<Self, Error> {
-        Ok(Self { reader: VideoReader::open(source)?, source, times_s })
-    }
-
-    /// Decodes the frame with this index; frames before the section are passed over.
-    fn next(&mut self, picture: &mut Mat, frame: usize) -> Result<(), Error> {
-        loop {
-            match self.reader.skip()? {
-                Some(time_s) if time_s < self.times_s[frame] => {}
-                Some(_) => return Ok(self.reader.retrieve(picture)?),
-                None => {
-                    let (found, expected) = (frame, self.times_s.len());
-                    return Err(Error::Changed { path: self.source.display().to_string(), found, expected });
-                }
-            }
+        if repeats == 0 {
+            continue;
         }
+        let picture = match (&mut decoder, source) {
+            (Some(decoder), Some(source)) => {
+                let changed = || Error::Changed { path: source.display().to_string(), found: frame, expected: times_s.len() };
+                Some(decoder.take()?.ok_or_else(changed)?)
+            }
+            _ => None,
+        };
+        let mut canvas = encoder.canvas();
+        draw.measure(|| {
+            painter.paint(&mut canvas, picture.as_ref().map(|picture| &picture.frame), frame, times_s[frame], &subjects[frame])
+        })?;
+        draw.count(1);
+        if let (Some(decoder), Some(picture)) = (&decoder, picture) {
+            decoder.recycle(picture);
+        }
+        encoder.write(canvas, repeats)?;
+        bar.set_message(format!("draw {}", draw.rate_text()));
+    }
+    let encode = encoder.finish()?;
+    bar.finish_and_clear();
+    Ok(Meters { decode: decoder.map(|decoder| decoder.finish().meter).unwrap_or_default(), draw, encode })
+}
+
+/// Who is in each frame.
+fn subjects<'a>(script: &Script<'a>) -> Vec<Vec<Subject<'a>>> {
+    let mut subjects: Vec<Vec<Subject<'a>>> = vec![Vec::new(); script.times_s.len()];
+    for Actor { id, observation, world_mm } in script.actors {
+        for (pose, &frame) in observation.frame.iter().enumerate() {
+            let sight = if observation.person_found[pose] { Sight::Seen } else { Sight::Bridged };
+            subjects[frame].push(Subject { id: *id, keypoints: &observation.clip.frames[pose], world_mm: &world_mm[pose], sight });
+        }
+    }
+    subjects
+}
+
+/// Encodes in a thread of its own.
+struct Encoder {
+    /// A picture, and how often it is shown.
+    full: Option<SyncSender<(Mat, usize)>>,
+    used: Receiver<Mat>,
+    thread: Option<JoinHandle<Result<Meter, video::Error>>>,
+}
+
+impl Encoder {
+    fn start(mut writer: VideoWriter264) -> Self {
+        let (full, pictures): (_, Receiver<(Mat, usize)>) = sync_channel(ENCODE_AHEAD);
+        let (empty, used): (Sender<Mat>, _) = channel();
+        let thread = std::thread::spawn(move || {
+            let mut meter = Meter::default();
+            for (picture, repeats) in pictures {
+                meter.measure(|| (0..repeats).try_for_each(|_| writer.write(&picture)))?;
+                meter.count(1);
+                // At the end nobody needs it.
+                let _ = empty.send(picture);
+            }
+            meter.measure(|| writer.finish())?;
+            Ok(meter)
+        });
+        Self { full: Some(full), used, thread: Some(thread) }
+    }
+
+    /// One that was encoded, to draw on; a new one while there are few.
+    fn canvas(&self) -> Mat {
+        self.used.try_recv().unwrap_or_default()
+    }
+
+    fn write(&mut self, picture: Mat, repeats: usize) -> Result<(), Error> {
+        match self.full.as_ref().map(|full| full.send((picture, repeats))) {
+            Some(Ok(())) => Ok(()),
+            // The thread has failed and says why.
+            _ => Err(self.finish().err().unwrap_or(Error::EncoderGone)),
+        }
+    }
+
+    fn finish(&mut self) -> Result<Meter, Error> {
+        self.full = None;
+        let ended = self.thread.take().map(JoinHandle::join);
+        Ok(ended.and_then(Result::ok).ok_or(Error::EncoderGone)??)
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        // Nothing may go on writing into a folder that is about to be removed.
+        let _ = self.finish();
     }
 }
 

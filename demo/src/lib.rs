@@ -1,12 +1,13 @@
 //! A video into a 3D skeleton.
 //!
 //! * [`run`]: the whole path, as the `demo` program takes it;
-//! * [`observe`]: the 2D half: [`video`] in, one person's keypoints out, by [`blazepose`];
+//! * [`observe`]: the 2D half: [`video`] in, everyone's keypoints out, by a detector ([`detect`], [`blazepose`]) and [`track`];
 //! * the 3D half is [`runtime::Lifter`];
 //! * [`results`] and [`film`]: the files that come out;
 //! * [`serve`]: them in a browser.
 
 pub mod blazepose;
+pub mod decode;
 pub mod detect;
 pub mod film;
 pub mod live;

@@ -9,12 +9,11 @@ use clap::Parser;
 use demo::blazepose::Quality;
 use demo::observe::Section;
 use demo::progress::Progress;
-use demo::run::{Input, MotionFile, Request, Summary, run};
-use pose::world::Scale;
+use demo::run::{Input, MotionFile, PersonSummary, Request, Summary, Who, run};
 use runtime::Device;
 use tracing_subscriber::EnvFilter;
 
-/// Lifts the most prominent person of a clip to 3D and writes CLIP.3d.mp4 (side by side), CLIP.3d.json and CLIP.3d.npz.
+/// Lifts the people of a clip to 3D and writes CLIP.3d.mp4 (side by side), CLIP.3d.json and CLIP.3d.npz.
 #[derive(Debug, Parser)]
 #[command(name = "demo", version)]
 #[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["video", "keypoints", "show"])))]
@@ -40,9 +39,16 @@ struct Args {
     /// Folder for the results, made if need be [default: that of the clip]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// The person's height in metres [default: 1.70, and the result says that it is assumed]
-    #[arg(long, value_name = "METRES")]
-    height: Option<f32>,
+    /// Whose pose is wanted: largest (who is in sight longest and largest), all (files CLIP.person1.3d.json and so on), or a number
+    #[arg(long, value_name = "largest|N|all", default_value = "largest")]
+    person: Who,
+    /// How many people are followed at a time
+    #[arg(long, value_name = "NUMBER", default_value_t = 6, conflicts_with = "keypoints")]
+    most_people: usize,
+    /// Height in metres, of everyone, or several with commas, in the order of the people's numbers [default: 1.70, and the result
+    /// says that it is assumed]
+    #[arg(long, value_name = "METRES", value_delimiter = ',')]
+    height: Vec<f32>,
     /// Horizontal field of view of the camera in degrees [default: 60]
     #[arg(long, value_name = "DEGREES")]
     fov: Option<f32>,
@@ -94,7 +100,9 @@ impl Args {
             input,
             model: self.model,
             out: self.out,
-            scale: self.height.map_or(Scale::DefaultHeight, |height_m| Scale::Height { height_m }),
+            who: self.person,
+            most_people: self.most_people,
+            heights_m: self.height,
             fov_deg: self.fov,
             flip: self.flip,
             film: !self.no_video,
@@ -176,21 +184,25 @@ fn print(summary: &Summary, as_json: bool) {
     }
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
     let rates = &summary.stage_fps;
+    let _ = writeln!(out, "{} frames in {:.1} s", summary.frames, summary.elapsed_s);
+    for person in &summary.people {
+        let lifted = person.height_m.map_or_else(|| "not lifted".to_owned(), |height_m| format!("height {height_m:.2} m"));
+        let PersonSummary { id, first_s, last_s, frames_seen, frames_bridged, .. } = person;
+        let _ =
+            writeln!(out, "person {id}: {first_s:.2} to {last_s:.2} s, seen in {frames_seen} frames, {frames_bridged} bridged, {lifted}");
+    }
     let _ = writeln!(
         out,
-        "{} frames ({} seen, {} bridged, {} without a person) in {:.1} s",
-        summary.frames, summary.frames_seen, summary.frames_bridged, summary.frames_without_person, summary.elapsed_s,
-    );
-    let _ = writeln!(
-        out,
-        "frames a second: decode {}, detect {}, lift {}, draw and encode {}",
+        "frames a second: decode {}, detect {}, lift {}, draw {}, encode {}",
         rate(rates.decode),
         rate(rates.detect),
         rate(rates.lift),
-        rate(rates.draw_encode)
+        rate(rates.draw),
+        rate(rates.encode)
     );
-    let _ = writeln!(out, "scale: {}, height {:.2} m", summary.scale_source, summary.height_m);
-    for path in summary.video.iter().chain([&summary.json, &summary.npz]).chain(&summary.motion_files) {
+    let _ = writeln!(out, "scale: {}", summary.scale_source);
+    let files = summary.people.iter().flat_map(|person| person.json.iter().chain(&person.npz));
+    for path in summary.video.iter().chain(files).chain(&summary.motion_files) {
         let _ = writeln!(out, "{}", path.display());
     }
 }

@@ -1,14 +1,15 @@
-//! The 2D half: one person's keypoints over a clip, from a video or from a file.
+//! The 2D half: everyone's keypoints over a clip, from a video or from a file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use opencv::core::Mat;
-use pose::joint_map::Source;
-use pose::{Keypoint, KeypointClip, Keypoints17};
+use pose::{ImageSize, Keypoint, KeypointClip, Keypoints17};
 
-use crate::blazepose::{self, Person, Tracker, image_size};
+use crate::decode::Decoder;
+use crate::detect::Detector;
 use crate::progress::{Meter, Progress};
-use crate::video::{self, VideoReader};
+use crate::track::Tracker;
+use crate::video;
 
 /// Someone who is out of sight for longer is absent: no motion is made up for them.
 pub const LONGEST_GAP_S: f64 = runtime::LONGEST_PAUSE_S;
@@ -23,8 +24,8 @@ pub struct Section {
 }
 
 impl Section {
-    /// Where a moment lies.
-    fn place(&self, time_s: f64) -> std::cmp::Ordering {
+    /// Where a moment lies: before the section, in it, or after it.
+    pub fn place(&self, time_s: f64) -> std::cmp::Ordering {
         // Frame times are rounded somewhere: half a millisecond decides nothing.
         const ROUNDING_S: f64 = 5e-4;
         if time_s < self.start_s - ROUNDING_S {
@@ -37,7 +38,32 @@ impl Section {
     }
 }
 
-/// A clip's frames, and the person in them.
+/// Someone seen for less time than this is nobody, if anybody was seen for longer.
+const BRIEFEST_S: f64 = 0.3;
+
+/// A clip's frames, and everyone in them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Everyone {
+    /// Time of every frame of the section, rising.
+    pub all_times_s: Vec<f64>,
+    /// The upright picture.
+    pub image: ImageSize,
+    /// In the order of their first appearance; at least one.
+    pub people: Vec<Person>,
+}
+
+/// One person of a clip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Person {
+    /// Counted from 1 in the order of first appearance.
+    pub id: u64,
+    /// Time in sight (seconds) times mean size in it (heights of the picture): how prominent the person is.
+    pub prominence: f64,
+    /// What was seen of them.
+    pub observation: Observation,
+}
+
+/// A clip's frames, and one person in them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
     /// Time of every frame of the section, rising.
@@ -50,15 +76,35 @@ pub struct Observation {
     pub person_found: Vec<bool>,
 }
 
+impl Everyone {
+    /// Mean frames a second of the section.
+    pub fn fps(&self) -> Option<f64> {
+        mean_fps(&self.all_times_s)
+    }
+}
+
+impl Observation {
+    /// Frames in which the person was seen.
+    pub fn frames_seen(&self) -> usize {
+        self.person_found.iter().filter(|&&found| found).count()
+    }
+}
+
+/// Frames a second over all of them; `None` of a single one.
+pub fn mean_fps(times_s: &[f64]) -> Option<f64> {
+    let (first, last) = (times_s.first()?, times_s.last()?);
+    (last > first).then(|| (times_s.len() - 1) as f64 / (last - first))
+}
+
 /// Why there is nothing to lift.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// See [`video::Error`].
     #[error(transparent)]
     Video(#[from] video::Error),
-    /// See [`blazepose::Error`].
-    #[error(transparent)]
-    Detector(#[from] blazepose::Error),
+    /// The detector failed.
+    #[error("{0:#}")]
+    Detector(anyhow::Error),
     /// The section of the video has no frames.
     #[error("the video {path} has no frames {section}; it is {length_s:.2} s long")]
     NoFrames {
@@ -85,77 +131,132 @@ pub enum Error {
     File(#[from] formats::Error),
 }
 
-/// Follows the most prominent person through a section of a video.
+/// Follows everyone, at most so many at a time, through a section of a video.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn observe_video(
     path: &Path,
     section: Section,
-    tracker: &mut Tracker,
+    detector: &mut dyn Detector,
+    most: usize,
     progress: &Progress,
     decode: &mut Meter,
     detect: &mut Meter,
-) -> Result<Observation, Error> {
-    let mut reader = VideoReader::open(path)?;
-    let claimed = reader.frame_count();
-    let section_end = ((section.start_s + section.duration_s) * reader.nominal_fps()).ceil();
-    let bar = progress.bar("detect", claimed.map(|claimed| (claimed as f64).min(section_end) as u64));
-    let mut frame = Mat::default();
-    let (mut times_s, mut people, mut image, mut last_s) = (Vec::new(), Vec::new(), None, 0.0);
-    let reached_end = loop {
-        let Some(time_s) = decode.measure(|| reader.skip())? else { break true };
-        last_s = time_s;
-        bar.inc(1);
-        match section.place(time_s) {
-            std::cmp::Ordering::Less => continue,
-            std::cmp::Ordering::Greater => break false,
-            std::cmp::Ordering::Equal => {}
-        }
-        decode.measure(|| reader.retrieve(&mut frame))?;
-        decode.count(1);
-        image.get_or_insert_with(|| image_size(&frame));
-        let person = detect.measure(|| tracker.step(&frame, time_s))?;
+) -> Result<Everyone, Error> {
+    let mut decoder = Decoder::section(path, section)?;
+    let bar = progress.bar("detect", decoder.expected_frames());
+    let (mut tracker, mut sightings) = (Tracker::new(most), Sightings::default());
+    let (mut times_s, mut image) = (Vec::new(), None);
+    while let Some(picture) = decoder.take()? {
+        let (time_s, frame) = (picture.time_s, &picture.frame);
+        let size = *image.get_or_insert(image_size(frame));
+        detect.measure(|| -> Result<(), Error> {
+            let expected = tracker.expected(time_s);
+            let detected = detector.detect(frame, time_s, &expected, most).map_err(Error::Detector)?;
+            for seen in tracker.update(Some(frame), time_s, &detected, detector.joints()) {
+                let size_in_heights = seen.box_px.height.max(seen.box_px.width) / size.height_px.max(1) as f32;
+                sightings.add(seen.track, times_s.len(), seen.keypoints, size_in_heights);
+            }
+            Ok(())
+        })?;
         detect.count(1);
         times_s.push(time_s);
-        people.push(person.as_ref().map(keypoints));
-        bar.set_message(format!("decode {}, detect {}", decode.rate_text(), detect.rate_text()));
-    };
+        decoder.recycle(picture);
+        bar.inc(1);
+        bar.set_message(format!("detect {}", detect.rate_text()));
+    }
     bar.finish_and_clear();
+    let end = decoder.finish();
+    *decode = end.meter;
     let Some(image) = image else {
         let section = if section.start_s > 0.0 { format!("after {} s", section.start_s) } else { "at all".to_owned() };
-        return Err(Error::NoFrames { path: path.display().to_string(), section, length_s: last_s });
+        return Err(Error::NoFrames { path: path.display().to_string(), section, length_s: end.last_s });
     };
-    if reached_end && let Some(claimed) = claimed.filter(|_| section.start_s <= 0.0) {
+    if end.reached_end
+        && let Some(claimed) = end.claimed_frames.filter(|_| section.start_s <= 0.0)
+    {
         let read = times_s.len() as u64;
         if read * 10 < claimed * 9 {
             tracing::warn!("only {read} of the {claimed} frames of {} could be decoded: it may be damaged", path.display());
         }
     }
-    let frames = people.len();
-    assemble(times_s, people, image).ok_or_else(|| Error::NoPerson { path: path.display().to_string(), frames })
+    let frames = times_s.len();
+    let people = sightings.people(&tracker, &times_s, image);
+    if people.is_empty() {
+        return Err(Error::NoPerson { path: path.display().to_string(), frames });
+    }
+    Ok(Everyone { all_times_s: times_s, image, people })
+}
+
+fn image_size(frame: &opencv::core::Mat) -> ImageSize {
+    crate::blazepose::image_size(frame)
+}
+
+/// One person in one frame.
+#[derive(Debug, Clone)]
+struct Sighting {
+    frame: usize,
+    keypoints: Keypoints17,
+    /// In heights of the picture.
+    size: f32,
+}
+
+/// What was seen on each track.
+#[derive(Debug, Default)]
+struct Sightings {
+    of_track: BTreeMap<u64, Vec<Sighting>>,
+}
+
+impl Sightings {
+    fn add(&mut self, track: u64, frame: usize, keypoints: Keypoints17, size: f32) {
+        self.of_track.entry(track).or_default().push(Sighting { frame, keypoints, size });
+    }
+
+    /// Tracks put together to people, in the order of their first appearance. Those who were hardly seen are left out.
+    fn people(self, tracker: &Tracker, times_s: &[f64], image: ImageSize) -> Vec<Person> {
+        let mut of_person: BTreeMap<u64, Vec<Sighting>> = BTreeMap::new();
+        for (track, sightings) in self.of_track {
+            if let Some(person) = tracker.person_of(track) {
+                of_person.entry(person).or_default().extend(sightings);
+            }
+        }
+        let frame_s = match times_s {
+            [first, .., last] => (last - first) / (times_s.len() - 1) as f64,
+            _ => 0.0,
+        };
+        let mut people: Vec<Vec<Sighting>> = of_person.into_values().collect();
+        let is_brief = |sightings: &[Sighting]| sightings.len() as f64 * frame_s < BRIEFEST_S;
+        if people.iter().any(|sightings| !is_brief(sightings)) {
+            people.retain(|sightings| !is_brief(sightings));
+        }
+        people.iter_mut().for_each(|sightings| sightings.sort_by_key(|sighting| sighting.frame));
+        people.sort_by_key(|sightings| sightings.first().map(|sighting| sighting.frame));
+        let person = |(index, sightings): (usize, Vec<Sighting>)| {
+            let mut keypoints = vec![None; times_s.len()];
+            let prominence = sightings.iter().map(|sighting| f64::from(sighting.size) * frame_s.max(1e-3)).sum();
+            sightings.iter().for_each(|sighting| keypoints[sighting.frame] = Some(sighting.keypoints));
+            let observation = assemble(times_s.to_vec(), keypoints, image)?;
+            Some(Person { id: index as u64 + 1, prominence, observation })
+        };
+        people.into_iter().enumerate().filter_map(person).collect()
+    }
 }
 
 /// Takes keypoints from a file that [`formats::keypoints`] reads.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn observe_file(path: &Path) -> Result<Observation, Error> {
+pub fn observe_file(path: &Path) -> Result<Everyone, Error> {
     let clip = formats::keypoints::read(path)?;
     clip.validate()?;
     let seen = |frame: &Keypoints17| frame.iter().any(|keypoint| !keypoint.is_missing()).then_some(*frame);
     let people: Vec<Option<Keypoints17>> = clip.frames.iter().map(seen).collect();
     let frames = people.len();
-    assemble(clip.times_s, people, clip.image).ok_or_else(|| Error::NoPerson { path: path.display().to_string(), frames })
-}
-
-/// The 17 joints of a person, with the landmarks' visibility as confidence.
-fn keypoints(person: &Person) -> Keypoints17 {
-    // The decoder gives finite pixels; the clamps keep what lies absurdly far outside within the clip's rules.
-    let pixel = |value: f32| value.clamp(-pose::MAX_COORDINATE_PX, pose::MAX_COORDINATE_PX);
-    let landmarks =
-        person.landmarks.map(|landmark| Keypoint::new(pixel(landmark.x_px), pixel(landmark.y_px), landmark.visibility.clamp(0.0, 1.0)));
-    Source::BlazePose33.to_h36m(&landmarks).unwrap_or([Keypoint::MISSING; pose::JOINTS])
+    let all_times_s = clip.times_s.clone();
+    let nobody = || Error::NoPerson { path: path.display().to_string(), frames };
+    let observation = assemble(clip.times_s, people, clip.image).ok_or_else(nobody)?;
+    Ok(Everyone { all_times_s, image: clip.image, people: vec![Person { id: 1, prominence: 1.0, observation }] })
 }
 
 /// Keeps the frames between which nobody was absent for long; `None` where nobody ever was there.

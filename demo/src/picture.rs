@@ -1,6 +1,6 @@
-//! One picture of the result: on the left the video with the 2D skeleton, on the right the 3D skeleton over its floor.
+//! One picture of the result: on the left the video with the 2D skeletons, on the right the 3D skeletons over their floor.
 
-use opencv::core::{CV_8UC3, Mat, MatTrait, Point, Rect, Scalar, Size};
+use opencv::core::{CV_8UC3, Mat, MatTrait, MatTraitConst as _, Point, Rect, Scalar, Size};
 use opencv::imgproc::{self, FONT_HERSHEY_SIMPLEX, LINE_AA};
 use pose::camera::Extrinsics;
 use pose::skeleton::{BONES, LEFT, RIGHT};
@@ -32,35 +32,49 @@ const LEFT_SIDE: [f64; 3] = [255.0, 165.0, 70.0];
 const RIGHT_SIDE: [f64; 3] = [55.0, 120.0, 250.0];
 const MIDDLE: [f64; 3] = [225.0, 225.0, 225.0];
 
-/// Whether and how a frame's person is known.
+/// Colours that tell several people apart: of their numbers and their backs.
+const PEOPLE: [[f64; 3]; 6] = [
+    [225.0, 225.0, 225.0],
+    [90.0, 220.0, 250.0],
+    [140.0, 210.0, 90.0],
+    [230.0, 140.0, 230.0],
+    [220.0, 220.0, 110.0],
+    [130.0, 150.0, 255.0],
+];
+
+/// How a person of a frame is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
     /// The detector saw the person.
     Seen,
     /// It did not, but shortly before and after: the pose is interpolated.
     Bridged,
-    /// Nobody.
-    Nobody,
 }
 
 /// A person to draw.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
+    /// The number that stands beside them where there are several.
+    pub id: u64,
     /// Pixels of the video.
     pub keypoints: &'a Keypoints17,
     /// z up, floor at 0.
     pub world_mm: &'a Pose3,
-    /// Index of the pose in the clip that the viewpoint was fitted to.
-    pub frame: usize,
+    /// Whether the pose is interpolated.
+    pub sight: Sight,
 }
 
 /// Draws pictures of one size.
+#[derive(Debug)]
 pub struct Painter {
     video: ImageSize,
     left: Size,
     right: Size,
     view: Viewpoint,
-    canvas: Mat,
+    /// Whether people's numbers are drawn.
+    numbered: bool,
+    /// All that is the same in every picture: the floor too, if the view is steady.
+    backdrop: Mat,
     /// Size of everything that is drawn, 1 for a picture 720 pixels high.
     scale: f64,
 }
@@ -81,14 +95,23 @@ fn sizes(video: ImageSize) -> (Size, Size) {
 }
 
 impl Painter {
-    /// For a video of this size and a view fitted to [`panel_size`].
+    /// For a video of this size and a view fitted to [`panel_size`]. With `numbered`, everyone's number stands beside them.
     ///
     /// # Errors
     /// OpenCV's, when there is no memory.
-    pub fn new(video: ImageSize, view: Viewpoint) -> Result<Self> {
+    pub fn new(video: ImageSize, view: Viewpoint, numbered: bool) -> Result<Self> {
         let (left, right) = sizes(video);
-        let canvas = Mat::new_rows_cols_with_default(left.height, left.width + right.width, CV_8UC3, colour(BACKGROUND))?;
-        Ok(Self { video, left, right, view, canvas, scale: f64::from(left.height) / MAX_HEIGHT_PX })
+        let backdrop = Mat::new_rows_cols_with_default(left.height, left.width + right.width, CV_8UC3, colour(BACKGROUND))?;
+        let mut painter = Self { video, left, right, view, numbered, backdrop, scale: f64::from(left.height) / MAX_HEIGHT_PX };
+        let mut backdrop = std::mem::take(&mut painter.backdrop);
+        let mut pen = painter.right_pen(&mut backdrop)?;
+        if painter.view.is_steady() {
+            painter.scene(0).floor(&mut pen, painter.view.target_mm(0), painter.view.floor_radius_mm())?;
+        }
+        painter.legend(&mut pen)?;
+        drop(pen);
+        painter.backdrop = backdrop;
+        Ok(painter)
     }
 
     /// Size of the picture.
@@ -96,70 +119,101 @@ impl Painter {
         Size::new(self.left.width + self.right.width, self.left.height)
     }
 
-    /// Draws one picture. Without a video frame the 2D skeleton stands on a blank background.
+    /// Size of the video in the picture.
+    pub fn video_size(&self) -> Size {
+        self.left
+    }
+
+    /// Draws one picture onto `canvas`, whatever is on it. `video` has [`Self::video_size`]; without it the 2D skeletons stand on a
+    /// blank background. `frame` is an index among the frames that the view was fitted to.
     ///
     /// # Errors
     /// OpenCV's.
-    pub fn paint(&mut self, video: Option<&Mat>, time_s: f64, subject: Option<Subject<'_>>, sight: Sight) -> Result<&Mat> {
-        let whole = self.size();
-        imgproc::rectangle(
-            &mut self.canvas,
-            Rect::new(0, 0, whole.width, whole.height),
-            colour(BACKGROUND),
-            imgproc::FILLED,
-            imgproc::LINE_8,
-            0,
-        )?;
-        self.paint_left(video, subject, sight)?;
-        self.paint_right(time_s, subject, sight)?;
-        Ok(&self.canvas)
+    pub fn paint(&self, canvas: &mut Mat, video: Option<&Mat>, frame: usize, time_s: f64, subjects: &[Subject<'_>]) -> Result<()> {
+        self.backdrop.copy_to(canvas)?;
+        self.paint_left(canvas, video, subjects)?;
+        self.paint_right(canvas, frame, time_s, subjects)
     }
 
-    fn paint_left(&mut self, video: Option<&Mat>, subject: Option<Subject<'_>>, sight: Sight) -> Result<()> {
-        let mut panel = self.canvas.roi_mut(Rect::new(0, 0, self.left.width, self.left.height))?;
+    fn paint_left(&self, canvas: &mut Mat, video: Option<&Mat>, subjects: &[Subject<'_>]) -> Result<()> {
+        let mut panel = canvas.roi_mut(Rect::new(0, 0, self.left.width, self.left.height))?;
         if let Some(video) = video {
-            imgproc::resize(video, &mut panel, self.left, 0.0, 0.0, imgproc::INTER_AREA)?;
+            video.copy_to(&mut panel)?;
         }
         let mut pen = Pen { target: panel, scale: self.scale };
-        if let Some(subject) = subject {
-            let factor = [
-                f64::from(self.left.width) / f64::from(self.video.width_px.max(1)),
-                f64::from(self.left.height) / f64::from(self.video.height_px.max(1)),
-            ];
-            let point = |j: usize| {
-                let keypoint = subject.keypoints[j];
-                [f64::from(keypoint.x_px) * factor[0], f64::from(keypoint.y_px) * factor[1]]
-            };
-            let is_drawn = |j: usize| sight == Sight::Bridged || !subject.keypoints[j].is_missing();
-            for (parent, child) in BONES.into_iter().filter(|&(parent, child)| is_drawn(parent) && is_drawn(child)) {
-                pen.line(point(parent), point(child), side_colour(child, sight), 3.0)?;
-            }
-            for j in (0..pose::JOINTS).filter(|&j| is_drawn(j)) {
-                pen.dot(point(j), 4.5, OUTLINE, true)?;
-                pen.dot(point(j), 3.5, side_colour(j, sight), subject.keypoints[j].confidence >= CONFIDENT)?;
-            }
+        for subject in subjects {
+            self.paint_keypoints(&mut pen, subject)?;
         }
-        let note = match sight {
-            Sight::Seen => return Ok(()),
-            Sight::Bridged => "person not seen: interpolated",
-            Sight::Nobody => "no person",
+        let note = match subjects {
+            [] => "no person",
+            [Subject { sight: Sight::Bridged, .. }] => "person not seen: interpolated",
+            _ => return Ok(()),
         };
         pen.text(note, [14.0, f64::from(self.left.height) / self.scale - 18.0], TEXT)
     }
 
-    fn paint_right(&mut self, time_s: f64, subject: Option<Subject<'_>>, sight: Sight) -> Result<()> {
-        let (width, height) = (f64::from(self.right.width), f64::from(self.right.height));
-        let panel = self.canvas.roi_mut(Rect::new(self.left.width, 0, self.right.width, self.right.height))?;
-        let mut pen = Pen { target: panel, scale: self.scale };
-        let frame = subject.map_or(0, |subject| subject.frame);
-        let scene = Scene { view: &self.view, camera: self.view.camera(frame) };
-        scene.floor(&mut pen, self.view.target_mm(frame), self.view.floor_radius_mm())?;
-        if let Some(subject) = subject {
-            scene.shadow(&mut pen, subject.world_mm)?;
-            scene.skeleton(&mut pen, subject.world_mm, sight)?;
+    fn paint_keypoints(&self, pen: &mut Pen<'_>, subject: &Subject<'_>) -> Result<()> {
+        let factor = [
+            f64::from(self.left.width) / f64::from(self.video.width_px.max(1)),
+            f64::from(self.left.height) / f64::from(self.video.height_px.max(1)),
+        ];
+        let point = |j: usize| {
+            let keypoint = subject.keypoints[j];
+            [f64::from(keypoint.x_px) * factor[0], f64::from(keypoint.y_px) * factor[1]]
+        };
+        let is_drawn = |j: usize| subject.sight == Sight::Bridged || !subject.keypoints[j].is_missing();
+        let joint_colour = |j: usize| self.joint_colour(j, subject);
+        for (parent, child) in BONES.into_iter().filter(|&(parent, child)| is_drawn(parent) && is_drawn(child)) {
+            pen.line(point(parent), point(child), joint_colour(child), 3.0)?;
         }
-        let (right_edge, bottom) = (width / self.scale, height / self.scale);
-        pen.text(&format!("{time_s:.2} s"), [14.0, 30.0], TEXT)?;
+        for j in (0..pose::JOINTS).filter(|&j| is_drawn(j)) {
+            pen.dot(point(j), 4.5, OUTLINE, true)?;
+            pen.dot(point(j), 3.5, joint_colour(j), subject.keypoints[j].confidence >= CONFIDENT)?;
+        }
+        self.number(pen, subject, (0..pose::JOINTS).filter(|&j| is_drawn(j)).map(point))
+    }
+
+    /// The person's number, above all their joints.
+    fn number(&self, pen: &mut Pen<'_>, subject: &Subject<'_>, joints_px: impl Iterator<Item = [f64; 2]>) -> Result<()> {
+        let Some([x, y]) = joints_px.min_by(|a, b| a[1].total_cmp(&b[1])).filter(|_| self.numbered) else { return Ok(()) };
+        pen.text(&subject.id.to_string(), [x / self.scale - 6.0, y / self.scale - 14.0], person_colour(subject.id))
+    }
+
+    fn joint_colour(&self, joint: usize, subject: &Subject<'_>) -> [f64; 3] {
+        let middle = if self.numbered { person_colour(subject.id) } else { MIDDLE };
+        side_colour(joint, middle, subject.sight)
+    }
+
+    fn paint_right(&self, canvas: &mut Mat, frame: usize, time_s: f64, subjects: &[Subject<'_>]) -> Result<()> {
+        let mut pen = self.right_pen(canvas)?;
+        let scene = self.scene(frame);
+        if !self.view.is_steady() {
+            scene.floor(&mut pen, self.view.target_mm(frame), self.view.floor_radius_mm())?;
+            self.legend(&mut pen)?;
+        }
+        for subject in subjects {
+            scene.shadow(&mut pen, subject.world_mm)?;
+        }
+        let mut far_to_near: Vec<&Subject<'_>> = subjects.iter().collect();
+        far_to_near.sort_by(|a, b| scene.depth_mm(b.world_mm[pose::ROOT]).total_cmp(&scene.depth_mm(a.world_mm[pose::ROOT])));
+        for subject in far_to_near {
+            scene.skeleton(&mut pen, subject.world_mm, |joint| self.joint_colour(joint, subject))?;
+            self.number(&mut pen, subject, subject.world_mm.iter().filter_map(|&joint| scene.pixel(joint)))?;
+        }
+        pen.text(&format!("{time_s:.2} s"), [14.0, 30.0], TEXT)
+    }
+
+    fn right_pen<'c>(&self, canvas: &'c mut Mat) -> Result<Pen<'c>> {
+        let target = canvas.roi_mut(Rect::new(self.left.width, 0, self.right.width, self.right.height))?;
+        Ok(Pen { target, scale: self.scale })
+    }
+
+    fn scene(&self, frame: usize) -> Scene<'_> {
+        Scene { view: &self.view, camera: self.view.camera(frame) }
+    }
+
+    fn legend(&self, pen: &mut Pen<'_>) -> Result<()> {
+        let (right_edge, bottom) = (f64::from(self.right.width) / self.scale, f64::from(self.right.height) / self.scale);
         for (x, name, side) in [(14.0, "left", LEFT_SIDE), (84.0, "right", RIGHT_SIDE)] {
             pen.line([x, bottom - 22.0].map(|v| v * self.scale), [x + 14.0, bottom - 22.0].map(|v| v * self.scale), side, 5.0)?;
             pen.text(name, [x + 20.0, bottom - 17.0], TEXT)?;
@@ -179,6 +233,10 @@ impl Scene<'_> {
     fn pixel(&self, world_mm: [f32; 3]) -> Option<[f64; 2]> {
         let pixel = self.view.intrinsics.project(self.camera.to_camera(world_mm))?;
         Some(pixel.map(f64::from))
+    }
+
+    fn depth_mm(&self, world_mm: [f32; 3]) -> f32 {
+        self.camera.to_camera(world_mm)[2]
     }
 
     /// Lines of the floor around a point, fading out with distance.
@@ -215,15 +273,15 @@ impl Scene<'_> {
     }
 
     /// Bones from far to near, so that near ones cover far ones.
-    fn skeleton(&self, pen: &mut Pen<'_>, world_mm: &Pose3, sight: Sight) -> Result<()> {
-        let depth = |joint: usize| self.camera.to_camera(world_mm[joint])[2];
+    fn skeleton(&self, pen: &mut Pen<'_>, world_mm: &Pose3, joint_colour: impl Fn(usize) -> [f64; 3]) -> Result<()> {
+        let depth = |joint: usize| self.depth_mm(world_mm[joint]);
         let mut bones = BONES;
         bones.sort_by(|&(a, b), &(c, d)| (depth(c) + depth(d)).total_cmp(&(depth(a) + depth(b))));
         for (parent, child) in bones {
             if let (Some(a), Some(b)) = (self.pixel(world_mm[parent]), self.pixel(world_mm[child])) {
                 pen.line(a, b, OUTLINE, 9.0)?;
-                pen.line(a, b, side_colour(child, sight), 6.0)?;
-                pen.dot(b, 4.5, side_colour(child, sight), true)?;
+                pen.line(a, b, joint_colour(child), 6.0)?;
+                pen.dot(b, 4.5, joint_colour(child), true)?;
             }
         }
         Ok(())
@@ -266,13 +324,17 @@ fn point([x_px, y_px]: [f64; 2]) -> Point {
     Point::new(fixed(x_px), fixed(y_px))
 }
 
-fn side_colour(joint: usize, sight: Sight) -> [f64; 3] {
+fn person_colour(id: u64) -> [f64; 3] {
+    PEOPLE[(id.saturating_sub(1) % PEOPLE.len() as u64) as usize]
+}
+
+fn side_colour(joint: usize, middle: [f64; 3], sight: Sight) -> [f64; 3] {
     let side = if LEFT.contains(&joint) {
         LEFT_SIDE
     } else if RIGHT.contains(&joint) {
         RIGHT_SIDE
     } else {
-        MIDDLE
+        middle
     };
     if sight == Sight::Seen { side } else { mix(side, BACKGROUND, 0.55) }
 }
@@ -289,7 +351,7 @@ fn colour([blue, green, red]: [f64; 3]) -> Scalar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opencv::core::{MatTraitConst as _, Vec3b};
+    use opencv::core::Vec3b;
     use opencv::prelude::MatTraitConstManual;
     use pose::{JOINTS, Keypoint};
 
@@ -339,24 +401,47 @@ mod tests {
     }
 
     fn painter(video: ImageSize, world_mm: &Pose3) -> Painter {
-        let view = Viewpoint::fit(&[*world_mm], &[0.0], panel_size(video)).expect("a view");
-        Painter::new(video, view).expect("a canvas")
+        let view = Viewpoint::fit(&[vec![world_mm]], &[0.0], panel_size(video)).expect("a view");
+        Painter::new(video, view, false).expect("a canvas")
     }
 
     #[test]
     fn both_panels_show_left_as_left_and_right_as_right() {
         let video = ImageSize { width_px: 640, height_px: 480 };
         let (keypoints, world_mm) = person();
-        let mut painter = painter(video, &world_mm);
+        let painter = painter(video, &world_mm);
         let size = painter.size();
-        let subject = Subject { keypoints: &keypoints, world_mm: &world_mm, frame: 0 };
-        let picture = painter.paint(None, 1.5, Some(subject), Sight::Seen).expect("a picture");
+        let subject = Subject { id: 1, keypoints: &keypoints, world_mm: &world_mm, sight: Sight::Seen };
+        let mut picture = Mat::default();
+        painter.paint(&mut picture, None, 0, 1.5, &[subject]).expect("a picture");
         assert_eq!((picture.cols(), picture.rows()), (size.width, size.height));
         for columns in [0..640, 640..size.width] {
-            let (left_column, left_count) = find(picture, LEFT_SIDE, columns.clone());
-            let (right_column, right_count) = find(picture, RIGHT_SIDE, columns);
+            let (left_column, left_count) = find(&picture, LEFT_SIDE, columns.clone());
+            let (right_column, right_count) = find(&picture, RIGHT_SIDE, columns);
             assert!(left_count > 100 && right_count > 100, "{left_count} {right_count}");
             assert!(left_column > right_column, "who faces the camera has the left hand at the right");
+        }
+    }
+
+    #[test]
+    fn several_people_have_their_numbers_colours() {
+        let video = ImageSize { width_px: 640, height_px: 480 };
+        let (keypoints, world_mm) = person();
+        let moved = |x: f32| (keypoints.map(|k| Keypoint { x_px: k.x_px + x / 5.0, ..k }), world_mm.map(|[a, b, c]| [a + x, b, c]));
+        let ((keypoints_2, world_2), (keypoints_3, world_3)) = (moved(-700.0), moved(700.0));
+        let view = Viewpoint::fit(&[vec![&world_2, &world_3]], &[0.0], panel_size(video)).expect("a view");
+        let (painter, mut picture) = (Painter::new(video, view, true).expect("a canvas"), Mat::default());
+        let subjects = [(2, &keypoints_2, &world_2), (3, &keypoints_3, &world_3)].map(|(id, keypoints, world_mm)| Subject {
+            id,
+            keypoints,
+            world_mm,
+            sight: Sight::Seen,
+        });
+        painter.paint(&mut picture, None, 0, 0.0, &subjects).expect("a picture");
+        for columns in [0..640, 640..painter.size().width] {
+            let [(second, count_2), (third, count_3)] = [2, 3].map(|id| find(&picture, person_colour(id), columns.clone()));
+            assert!(count_2 > 50 && count_3 > 50, "{count_2} {count_3}");
+            assert!(second < third, "{second} {third}");
         }
     }
 
@@ -375,11 +460,11 @@ mod tests {
     fn nobody_and_absurd_coordinates_are_drawn_without_harm() {
         let video = ImageSize { width_px: 641, height_px: 361 };
         let (mut keypoints, mut world_mm) = person();
-        let mut painter = painter(video, &world_mm);
-        painter.paint(None, 0.0, None, Sight::Nobody).expect("a picture of nobody");
+        let (painter, mut picture) = (painter(video, &world_mm), Mat::default());
+        painter.paint(&mut picture, None, 0, 0.0, &[]).expect("a picture of nobody");
         keypoints[3] = Keypoint::new(1e6, -1e6, 1.0);
         world_mm[16] = [1e8, -1e8, 1e8];
-        let subject = Subject { keypoints: &keypoints, world_mm: &world_mm, frame: 99 };
-        painter.paint(None, 0.0, Some(subject), Sight::Bridged).expect("a picture");
+        let subject = Subject { id: 1, keypoints: &keypoints, world_mm: &world_mm, sight: Sight::Bridged };
+        painter.paint(&mut picture, None, 99, 0.0, &[subject, Subject { id: u64::MAX, ..subject }]).expect("a picture");
     }
 }

@@ -10,6 +10,7 @@
 //! | JSON | NPZ | shape | meaning |
 //! |---|---|---|---|
 //! | `times_s` | `times_s` | (T) | seconds in the video's own time |
+//! | `person` | `person` | () | the person's number, from 1 in the order of first appearance in the clip |
 //! | `frame` | `frame` | (T) | index of the frame within the section of the video, from 0 |
 //! | `person_found` | `person_found` | (T) | whether the detector saw the person; where not, the pose is interpolated |
 //! | `keypoints_px` | `keypoints_px` | (T, 17, 2) | 2D keypoints: x right, y down, pixels of the upright video |
@@ -46,6 +47,8 @@ use crate::observe::Observation;
 /// All that is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Results<'a> {
+    /// The person's number.
+    pub person: u64,
     /// The 2D half.
     pub observation: &'a Observation,
     /// The 3D half, of `observation.clip`.
@@ -61,6 +64,7 @@ struct Document<'a> {
     format: &'static str,
     skeleton: &'static str,
     joints: &'static [&'static str],
+    person: u64,
     detector: &'a str,
     model_metadata: Option<&'a ModelMetadata>,
     fps: Option<f64>,
@@ -84,9 +88,7 @@ impl Results<'_> {
 
     /// Mean frames a second of the section.
     pub fn fps(&self) -> Option<f64> {
-        let times_s = &self.observation.all_times_s;
-        let (first, last) = (times_s.first()?, times_s.last()?);
-        (last > first).then(|| (times_s.len() - 1) as f64 / (last - first))
+        crate::observe::mean_fps(&self.observation.all_times_s)
     }
 
     /// Writes the JSON form.
@@ -99,6 +101,7 @@ impl Results<'_> {
             format: LiftedClip::JSON_FORMAT,
             skeleton: ModelMetadata::SKELETON,
             joints: &skeleton::NAMES,
+            person: self.person,
             detector: self.detector,
             model_metadata: self.model_metadata,
             fps: self.fps(),
@@ -130,6 +133,7 @@ impl Results<'_> {
         let metadata = self.model_metadata.and_then(|metadata| serde_json::to_string(metadata).ok());
         let mut arrays = self.lifted.arrays()?;
         arrays.extend([
+            ("person", tensor(&[], Data::I64(vec![self.person as i64]))?),
             ("frame", tensor(&[frames], Data::I64(indices(&observation.frame)))?),
             ("person_found", tensor(&[frames], Data::Bool(observation.person_found.clone()))?),
             ("keypoints_px", tensor(&[frames, JOINTS, 2], Data::F32(keypoints_px))?),

@@ -7,11 +7,13 @@ use formats::motion::{self, MotionClip};
 use pose::ImageSize;
 use pose::camera::Intrinsics;
 use pose::world::{Scale, ScaleSource};
-use runtime::{Device, EngineOptions, LiftOptions, Lifter};
+use runtime::{Device, EngineOptions, LiftOptions, LiftedClip, Lifter};
 use serde::Serialize;
 
-use crate::blazepose::{Networks, NetworksOptions, Quality, Tracker};
-use crate::observe::{self, Observation, Section, observe_file, observe_video};
+use crate::blazepose::{BlazePose, Networks, NetworksOptions, Quality};
+use crate::detect::Detector;
+use crate::film::{Actor, Script};
+use crate::observe::{self, Everyone, Observation, Person, Section, observe_file, observe_video};
 use crate::outputs::Unfinished;
 use crate::paths::find_above;
 use crate::progress::{Meter, Progress};
@@ -46,6 +48,34 @@ impl Input {
     }
 }
 
+/// Whose pose is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Who {
+    /// The most prominent person of the clip: the one who is in sight longest and largest.
+    #[default]
+    Largest,
+    /// The one with this number, from 1 in the order of first appearance.
+    Number(u64),
+    /// Everyone.
+    All,
+}
+
+impl std::str::FromStr for Who {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("largest", _) => Ok(Self::Largest),
+            ("all", _) => Ok(Self::All),
+            (_, Ok(number @ 1..)) => Ok(Self::Number(number)),
+            _ => Err("expected largest, all, or a person's number from 1".to_owned()),
+        }
+    }
+}
+
+/// People that can be followed at a time.
+pub const MOST_PEOPLE: usize = 32;
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -55,8 +85,12 @@ pub struct Request {
     pub model: Option<PathBuf>,
     /// Folder for the results; `None` = that of the input.
     pub out: Option<PathBuf>,
-    /// What the person's size is known from.
-    pub scale: Scale,
+    /// Whose pose is wanted.
+    pub who: Who,
+    /// How many people are followed at a time, 1 to [`MOST_PEOPLE`].
+    pub most_people: usize,
+    /// Statures in metres: none is known; one, of everyone; several, in the order of the people's numbers.
+    pub heights_m: Vec<f32>,
     /// Horizontal field of view of the camera; `None` = the default of [`pose::camera`].
     pub fov_deg: Option<f32>,
     /// Average with the prediction for the mirrored picture.
@@ -121,11 +155,11 @@ pub struct Summary {
     pub input: PathBuf,
     /// The film, if one was asked for.
     pub video: Option<PathBuf>,
-    /// See [`crate::results`].
+    /// See [`crate::results`]; of the most prominent one of those who were lifted.
     pub json: PathBuf,
-    /// See [`crate::results`].
+    /// See [`crate::results`]; of the same person.
     pub npz: PathBuf,
-    /// Files for other tools, as asked for.
+    /// Files for other tools, as asked for; everyone's.
     pub motion_files: Vec<PathBuf>,
     /// Name of the model.
     pub model: String,
@@ -133,22 +167,47 @@ pub struct Summary {
     pub detector: String,
     /// Frames of the section.
     pub frames: usize,
-    /// Frames in which the person was seen.
+    /// Frames in which the person of `json` was seen.
     pub frames_seen: usize,
-    /// Frames in which the person was not seen, but shortly before and after.
+    /// Frames in which that person was not seen, but shortly before and after.
     pub frames_bridged: usize,
-    /// Frames without a pose.
+    /// Frames without a pose of that person.
     pub frames_without_person: usize,
     /// Mean frames a second of the section.
     pub fps: Option<f64>,
-    /// What the millimetres rest on.
+    /// What that person's millimetres rest on.
     pub scale_source: ScaleSource,
-    /// The person's stature at that scale.
+    /// That person's stature at that scale.
     pub height_m: f32,
+    /// Everyone who was seen, in the order of first appearance.
+    pub people: Vec<PersonSummary>,
     /// Frames a second of each stage while it was at work.
     pub stage_fps: StageRates,
     /// Time of everything together.
     pub elapsed_s: f64,
+}
+
+/// One person of a clip.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PersonSummary {
+    /// From 1 in the order of first appearance.
+    pub id: u64,
+    /// When the person was seen first, in the video's own time.
+    pub first_s: f64,
+    /// When the person was seen last.
+    pub last_s: f64,
+    /// Frames in which the person was seen.
+    pub frames_seen: usize,
+    /// Frames in which the person was not seen, but shortly before and after.
+    pub frames_bridged: usize,
+    /// Time in sight (seconds) times mean size in it (heights of the picture).
+    pub prominence: f64,
+    /// Stature; of those who were lifted.
+    pub height_m: Option<f32>,
+    /// See [`crate::results`]; of those who were lifted.
+    pub json: Option<PathBuf>,
+    /// See [`crate::results`]; of those who were lifted.
+    pub npz: Option<PathBuf>,
 }
 
 /// Frames a second of each stage; `None` for one that did not run.
@@ -156,12 +215,14 @@ pub struct Summary {
 pub struct StageRates {
     /// Reading the video.
     pub decode: Option<f64>,
-    /// BlazePose and the tracker.
+    /// The detector and the tracker.
     pub detect: Option<f64>,
     /// The lifter.
     pub lift: Option<f64>,
-    /// Drawing and encoding the film.
-    pub draw_encode: Option<f64>,
+    /// Drawing the film.
+    pub draw: Option<f64>,
+    /// Encoding the film.
+    pub encode: Option<f64>,
 }
 
 /// Why there is no result.
@@ -188,6 +249,19 @@ pub enum Error {
     /// The motion cannot be written for another tool; see [`formats::Error`].
     #[error(transparent)]
     Motion(#[from] formats::Error),
+    /// Nobody has the number that was asked for.
+    #[error("there is no person {asked} in {path}: {found}")]
+    NoSuchPerson {
+        /// The number.
+        asked: u64,
+        /// Where.
+        path: String,
+        /// Who there is.
+        found: String,
+    },
+    /// A setting outside its range.
+    #[error("expected 1 to {MOST_PEOPLE} for the most people, found {0}")]
+    MostPeople(usize),
     /// The output folder cannot be written to.
     #[error("cannot write into the folder {}: {source}", folder.display())]
     Output {
@@ -208,7 +282,12 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
     let out = request.out.clone().unwrap_or_else(|| folder_of(input));
 
     // What can be wrong is found before the slow part.
-    request.scale.validate()?;
+    for &height_m in &request.heights_m {
+        Scale::Height { height_m }.validate()?;
+    }
+    if !(1..=MOST_PEOPLE).contains(&request.most_people) {
+        return Err(Error::MostPeople(request.most_people));
+    }
     let intrinsics = |image| request.fov_deg.map(|fov_deg| Intrinsics::from_horizontal_fov_deg(image, fov_deg)).transpose();
     intrinsics(ImageSize { width_px: 1, height_px: 1 })?; // the field of view alone can be refused
     let from_file = match &request.input {
@@ -228,59 +307,186 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
     std::fs::create_dir_all(&out).map_err(unwritable)?;
     let unfinished = Unfinished::create(&out).map_err(unwritable)?;
 
-    let (mut decode, mut detect, mut lift, mut draw) = (Meter::default(), Meter::default(), Meter::default(), Meter::default());
-    let (observation, detector) = match (from_file, &request.input) {
+    let (mut decode, mut detect, mut lift) = (Meter::default(), Meter::default(), Meter::default());
+    let (everyone, detector) = match (from_file, &request.input) {
         (None, Input::Video { path, section, quality }) => {
-            let networks =
-                NetworksOptions { quality: *quality, device: request.device, threads: request.threads, ..NetworksOptions::default() };
-            let mut tracker = Tracker::new(Networks::open(&networks)?);
-            let observation = observe_video(path, *section, &mut tracker, &request.progress, &mut decode, &mut detect)?;
-            (observation, format!("blazepose-{}", quality.name()))
+            let mut detector = open_detector(*quality, request)?;
+            let most = request.most_people;
+            let everyone = observe_video(path, *section, detector.as_mut(), most, &request.progress, &mut decode, &mut detect)?;
+            (everyone, detector.name())
         }
-        (Some(observation), _) => (observation, "keypoint file".to_owned()),
+        (Some(everyone), _) => (everyone, "keypoint file".to_owned()),
         (None, Input::Keypoints(path)) => (observe_file(path)?, "keypoint file".to_owned()),
     };
+    let chosen = choose(&everyone, request.who, input)?;
+    warn_of_unused_heights(&request.heights_m, &everyone);
 
-    let intrinsics = intrinsics(observation.clip.image)?;
-    let options = LiftOptions { flip: request.flip, scale: request.scale.clone(), intrinsics, ..LiftOptions::default() };
-    let lifted = lift.measure(|| lift_with_bar(&lifter, &observation, &options, request.progress))?;
-    lift.count(observation.frame.len() as u64);
-
-    let results = Results { observation: &observation, lifted: &lifted, model_metadata: lifter.engine().metadata(), detector: &detector };
-    let stem = input.file_stem().unwrap_or_default().to_string_lossy();
-    let [video, json, npz] = ["mp4", "json", "npz"].map(|extension| format!("{stem}.3d.{extension}"));
-    results.write_json(&unfinished.path(&json)).map_err(unwritable)?;
-    results.write_npz(&unfinished.path(&npz))?;
-    let world_mm = lifted.world_mm();
-    let motion_names: Vec<String> = request.motion_files.iter().map(|file| format!("{stem}.3d.{}", file.suffix())).collect();
-    for (file, name) in request.motion_files.iter().zip(&motion_names) {
-        file.write(&unfinished.path(name), &MotionClip::new(&world_mm, &lifted.times_s)?)?;
+    let mut lifted = Vec::with_capacity(chosen.len());
+    for person in &chosen {
+        let scale = scale_of(person.id, &request.heights_m);
+        let options = LiftOptions { flip: request.flip, scale, intrinsics: intrinsics(everyone.image)?, ..LiftOptions::default() };
+        lifted.push(lift.measure(|| lift_with_bar(&lifter, &person.observation, &options, request.progress))?);
+        lift.count(person.observation.frame.len() as u64);
     }
+    let main = most_prominent(&chosen);
+    share_world(&mut lifted, main);
+
+    let stem = input.file_stem().unwrap_or_default().to_string_lossy();
+    let names: Vec<Names> = chosen.iter().map(|person| Names::new(&stem, person.id, request)).collect();
+    for ((person, lifted), names) in chosen.iter().zip(&lifted).zip(&names) {
+        let model_metadata = lifter.engine().metadata();
+        let results = Results { person: person.id, observation: &person.observation, lifted, model_metadata, detector: &detector };
+        results.write_json(&unfinished.path(&names.json)).map_err(unwritable)?;
+        results.write_npz(&unfinished.path(&names.npz))?;
+        let world_mm = lifted.world_mm();
+        for (file, name) in request.motion_files.iter().zip(&names.motion) {
+            file.write(&unfinished.path(name), &MotionClip::new(&world_mm, &lifted.times_s)?)?;
+        }
+    }
+    let film_name = format!("{stem}.3d.mp4");
+    let mut film_meters = film::Meters::default();
     if request.film {
         let source = matches!(request.input, Input::Video { .. }).then_some(input);
-        film::write(&unfinished.path(&video), source, &observation, &lifted, &request.progress, &mut draw)?;
+        let pairs = chosen.iter().copied().zip(&lifted);
+        let actors: Vec<Actor<'_>> =
+            pairs.map(|(person, lifted)| Actor { id: person.id, observation: &person.observation, world_mm: lifted.world_mm() }).collect();
+        let numbered = request.who == Who::All;
+        let script = Script { times_s: &everyone.all_times_s, image: everyone.image, actors: &actors, numbered };
+        film_meters = film::write(&unfinished.path(&film_name), source, &script, &request.progress)?;
     }
-    let finish = |name: &str| unfinished.finish(name, &out).map_err(unwritable);
 
-    let frames_seen = observation.person_found.iter().filter(|&&found| found).count();
+    let finish = |name: &str| unfinished.finish(name, &out).map_err(unwritable);
+    let mut people: Vec<PersonSummary> = everyone.people.iter().map(PersonSummary::new).collect();
+    let mut motion_files = Vec::new();
+    for ((person, lifted), names) in chosen.iter().zip(&lifted).zip(&names) {
+        let Some(summary) = people.iter_mut().find(|summary| summary.id == person.id) else { continue };
+        summary.height_m = Some(lifted.height_m);
+        summary.json = Some(finish(&names.json)?);
+        summary.npz = Some(finish(&names.npz)?);
+        for name in &names.motion {
+            motion_files.push(finish(name)?);
+        }
+    }
+    let (main_person, main_lifted) = (chosen[main], &lifted[main]);
+    let [json, npz] = [&names[main].json, &names[main].npz].map(|name| out.join(name));
+    let observation = &main_person.observation;
+    let frames_seen = observation.frames_seen();
     Ok(Summary {
         input: input.to_owned(),
-        video: request.film.then(|| finish(&video)).transpose()?,
-        json: finish(&json)?,
-        npz: finish(&npz)?,
-        motion_files: motion_names.iter().map(|name| finish(name)).collect::<Result<_, _>>()?,
-        model: lifted.model.clone(),
-        frames: observation.all_times_s.len(),
+        video: request.film.then(|| finish(&film_name)).transpose()?,
+        json,
+        npz,
+        motion_files,
+        model: main_lifted.model.clone(),
+        frames: everyone.all_times_s.len(),
         frames_seen,
         frames_bridged: observation.frame.len() - frames_seen,
-        frames_without_person: observation.all_times_s.len() - observation.frame.len(),
-        fps: results.fps(),
-        scale_source: lifted.scale_source,
-        height_m: lifted.height_m,
-        stage_fps: StageRates { decode: decode.rate_fps(), detect: detect.rate_fps(), lift: lift.rate_fps(), draw_encode: draw.rate_fps() },
+        frames_without_person: everyone.all_times_s.len() - observation.frame.len(),
+        fps: everyone.fps(),
+        scale_source: main_lifted.scale_source,
+        height_m: main_lifted.height_m,
+        people,
+        stage_fps: StageRates {
+            decode: decode.rate_fps(),
+            detect: detect.rate_fps(),
+            lift: lift.rate_fps(),
+            draw: film_meters.draw.rate_fps(),
+            encode: film_meters.encode.rate_fps(),
+        },
         elapsed_s: start.elapsed().as_secs_f64(),
         detector,
     })
+}
+
+fn open_detector(quality: Quality, request: &Request) -> Result<Box<dyn Detector>, Error> {
+    let options = NetworksOptions { quality, device: request.device, threads: request.threads, ..NetworksOptions::default() };
+    Ok(Box::new(BlazePose::new(Networks::open(&options)?, quality)))
+}
+
+/// Who is lifted: at least one person.
+fn choose<'e>(everyone: &'e Everyone, who: Who, path: &Path) -> Result<Vec<&'e Person>, Error> {
+    let people: Vec<&Person> = everyone.people.iter().collect();
+    match who {
+        Who::All => Ok(people),
+        Who::Largest => Ok(vec![people[most_prominent(&people)]]),
+        Who::Number(asked) => match people.iter().find(|person| person.id == asked) {
+            Some(person) => Ok(vec![person]),
+            None => {
+                let found = match people.len() {
+                    1 => "only person 1 was seen".to_owned(),
+                    many => format!("people 1 to {many} were seen"),
+                };
+                Err(Error::NoSuchPerson { asked, path: path.display().to_string(), found })
+            }
+        },
+    }
+}
+
+/// Index of the one who is in sight longest and largest; 0 of nobody.
+fn most_prominent(people: &[&Person]) -> usize {
+    let prominences = people.iter().map(|person| person.prominence).enumerate();
+    prominences.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(index, _)| index)
+}
+
+/// One height is everyone's, several are in the order of the people's numbers.
+fn scale_of(id: u64, heights_m: &[f32]) -> Scale {
+    let height_m = match heights_m {
+        [everyones] => Some(*everyones),
+        _ => usize::try_from(id - 1).ok().and_then(|index| heights_m.get(index).copied()),
+    };
+    height_m.map_or(Scale::DefaultHeight, |height_m| Scale::Height { height_m })
+}
+
+fn warn_of_unused_heights(heights_m: &[f32], everyone: &Everyone) {
+    let (given, people) = (heights_m.len(), everyone.people.len());
+    if given > 1 && given > people {
+        tracing::warn!("{given} heights were given for {people} people: the last {} are not used", given - people);
+    } else if given > 1 && given < people {
+        tracing::warn!(
+            "{given} heights were given for {people} people: the others are taken to be {:.2} m tall",
+            pose::world::DEFAULT_HEIGHT_M
+        );
+    }
+}
+
+/// One camera saw everyone: they stand in one world, the one of the most prominent person.
+fn share_world(lifted: &mut [LiftedClip], main: usize) {
+    let Some(world_from_camera) = lifted.get(main).map(|lifted| lifted.world_from_camera) else { return };
+    lifted.iter_mut().for_each(|lifted| lifted.world_from_camera = world_from_camera);
+}
+
+/// Names of one person's files.
+struct Names {
+    json: String,
+    npz: String,
+    motion: Vec<String>,
+}
+
+impl Names {
+    fn new(stem: &str, id: u64, request: &Request) -> Self {
+        let stem = if request.who == Who::All { format!("{stem}.person{id}") } else { stem.to_owned() };
+        let name = |extension: &str| format!("{stem}.3d.{extension}");
+        Self { json: name("json"), npz: name("npz"), motion: request.motion_files.iter().map(|file| name(file.suffix())).collect() }
+    }
+}
+
+impl PersonSummary {
+    fn new(person: &Person) -> Self {
+        let observation = &person.observation;
+        let times_s = &observation.clip.times_s;
+        let frames_seen = observation.frames_seen();
+        Self {
+            id: person.id,
+            first_s: times_s.first().copied().unwrap_or_default(),
+            last_s: times_s.last().copied().unwrap_or_default(),
+            frames_seen,
+            frames_bridged: observation.frame.len() - frames_seen,
+            prominence: person.prominence,
+            height_m: None,
+            json: None,
+            npz: None,
+        }
+    }
 }
 
 fn lift_with_bar(
@@ -288,7 +494,7 @@ fn lift_with_bar(
     observation: &Observation,
     options: &LiftOptions,
     progress: Progress,
-) -> Result<runtime::LiftedClip, runtime::Error> {
+) -> Result<LiftedClip, runtime::Error> {
     let frames = observation.frame.len() as u64;
     let bar = progress.bar("lift", Some(frames));
     let lifted = lifter.lift_with_progress(&observation.clip, options, &mut |done, windows| {

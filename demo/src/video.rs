@@ -169,7 +169,14 @@ impl VideoReader {
         Ok(())
     }
 
-    fn failed(&self, source: opencv::Error) -> Error {
+    /// Width and height of the stored pictures, as the file claims; 0 where it does not say.
+    pub fn claimed_size(&self) -> (usize, usize) {
+        let size = |property| self.capture.get(property).unwrap_or(0.0).clamp(0.0, 1e5) as usize;
+        (size(videoio::CAP_PROP_FRAME_WIDTH), size(videoio::CAP_PROP_FRAME_HEIGHT))
+    }
+
+    /// A failure of OpenCV with this video.
+    pub fn failed(&self, source: opencv::Error) -> Error {
         Error::OpenCv { path: self.path.clone(), source }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a clip's 3D skeleton is seen from: one steady direction, slightly from above.
+//! Where a clip's 3D skeletons are seen from: one steady direction, slightly from above.
 
 use pose::camera::{Extrinsics, Intrinsics};
 use pose::{ImageSize, Pose3, ROOT};
@@ -15,6 +15,8 @@ const MARGIN: f32 = 0.07;
 const INSIDE: f32 = 0.995;
 /// Someone who walks farther than this is followed (the direction stays); others are seen from one place.
 const FOLLOW_BEYOND_MM: f32 = 3500.0;
+/// Several people are seen from one place as long as they stay within this.
+const FOLLOW_SEVERAL_BEYOND_MM: f32 = 9000.0;
 /// The view follows the mean place over this long.
 const FOLLOW_WINDOW_S: f64 = 1.5;
 const NEAREST_MM: f32 = 1500.0;
@@ -31,11 +33,11 @@ pub struct Viewpoint {
 }
 
 impl Viewpoint {
-    /// A view of the given size that shows all of a clip's `world_mm` (z up). Both slices have one entry for each frame.
+    /// A view of the given size that shows everyone in a clip (z up). Both slices have one entry for each frame.
     ///
     /// # Errors
     /// [`pose::Error`] for a panel without pixels.
-    pub fn fit(world_mm: &[Pose3], times_s: &[f64], panel: ImageSize) -> Result<Self, pose::Error> {
+    pub fn fit(world_mm: &[Vec<&Pose3>], times_s: &[f64], panel: ImageSize) -> Result<Self, pose::Error> {
         let intrinsics = Intrinsics::from_horizontal_fov_deg(panel, FIELD_OF_VIEW_DEG)?;
         let mut view = Self { intrinsics, targets_mm: targets(world_mm, times_s), distance_mm: FARTHEST_MM };
         // The smallest distance from which everything is in view, by bisection: farther shows more.
@@ -71,41 +73,57 @@ impl Viewpoint {
         self.distance_mm * (FIELD_OF_VIEW_DEG / 2.0).to_radians().tan() * 1.5
     }
 
-    fn shows(&self, world_mm: &[Pose3], panel: ImageSize) -> bool {
+    fn shows(&self, world_mm: &[Vec<&Pose3>], panel: ImageSize) -> bool {
         let [width, height] = [panel.width_px as f32, panel.height_px as f32];
         let is_inside = |pixel: [f32; 2]| {
             (width * MARGIN..=width * (1.0 - MARGIN)).contains(&pixel[0]) && (height * MARGIN..=height * (1.0 - MARGIN)).contains(&pixel[1])
         };
-        let mut inside = 0;
-        for (frame, pose) in world_mm.iter().enumerate() {
+        let (mut inside, mut all) = (0, 0);
+        for (frame, poses) in world_mm.iter().enumerate() {
             let camera = self.camera(frame);
-            let pixels = pose.iter().filter_map(|&joint| self.intrinsics.project(camera.to_camera(joint)));
+            let pixels = poses.iter().flat_map(|pose| pose.iter()).filter_map(|&joint| self.intrinsics.project(camera.to_camera(joint)));
             inside += pixels.filter(|&pixel| is_inside(pixel)).count();
+            all += poses.len() * pose::JOINTS;
         }
-        inside as f32 >= INSIDE * (world_mm.len() * pose::JOINTS) as f32
+        inside as f32 >= INSIDE * all as f32
+    }
+
+    /// Whether all frames are seen from one place.
+    pub fn is_steady(&self) -> bool {
+        self.targets_mm.len() == 1
     }
 }
 
-/// The point to look at: half the person's height over the middle of their path, or over their smoothed place.
-fn targets(world_mm: &[Pose3], times_s: &[f64]) -> Vec<[f32; 3]> {
-    let top_mm = quantile(world_mm.iter().map(|pose| pose.iter().fold(0.0, |top: f32, joint| top.max(joint[2]))), 0.95);
+/// The point to look at: half the people's height over the middle of their paths, or over their smoothed place.
+fn targets(world_mm: &[Vec<&Pose3>], times_s: &[f64]) -> Vec<[f32; 3]> {
+    let everyone = || world_mm.iter().flatten();
+    let top_mm = quantile(everyone().map(|pose| pose.iter().fold(0.0, |top: f32, joint| top.max(joint[2]))), 0.95);
     let height_mm = top_mm.unwrap_or(1700.0) / 2.0;
     let range = |axis: usize| {
-        let of_root = |share| quantile(world_mm.iter().map(|pose| pose[ROOT][axis]), share).unwrap_or(0.0);
+        let of_root = |share| quantile(everyone().map(|pose| pose[ROOT][axis]), share).unwrap_or(0.0);
         (of_root(0.02), of_root(0.98))
     };
     let ((x0, x1), (y0, y1)) = (range(0), range(1));
-    if (x1 - x0).hypot(y1 - y0) <= FOLLOW_BEYOND_MM {
-        return vec![[(x0 + x1) / 2.0, (y0 + y1) / 2.0, height_mm]];
+    let beyond_mm = if world_mm.iter().any(|poses| poses.len() > 1) { FOLLOW_SEVERAL_BEYOND_MM } else { FOLLOW_BEYOND_MM };
+    let middle = [(x0 + x1) / 2.0, (y0 + y1) / 2.0, height_mm];
+    if (x1 - x0).hypot(y1 - y0) <= beyond_mm {
+        return vec![middle];
     }
     let around = |t: usize| {
         let near = |&i: &usize| (times_s[i] - times_s[t]).abs() <= FOLLOW_WINDOW_S;
         let first = (0..=t).rev().take_while(near).last().unwrap_or(t);
         let last = (t..world_mm.len()).take_while(near).last().unwrap_or(t);
-        let mean = |axis: usize| world_mm[first..=last].iter().map(|pose| pose[ROOT][axis]).sum::<f32>() / (last + 1 - first) as f32;
-        [mean(0), mean(1), height_mm]
+        let roots: Vec<[f32; 3]> = world_mm[first..=last].iter().flatten().map(|pose| pose[ROOT]).collect();
+        let mean = |axis: usize| roots.iter().map(|root| root[axis]).sum::<f32>() / roots.len() as f32;
+        (!roots.is_empty()).then(|| [mean(0), mean(1), height_mm])
     };
-    (0..world_mm.len()).map(around).collect()
+    // Where nobody is, the view stays.
+    let mut last = (0..world_mm.len()).find_map(around).unwrap_or(middle);
+    let follow = |t: usize| {
+        last = around(t).unwrap_or(last);
+        last
+    };
+    (0..world_mm.len()).map(follow).collect()
 }
 
 fn quantile(values: impl Iterator<Item = f32>, share: f32) -> Option<f32> {
@@ -131,11 +149,38 @@ mod tests {
         (poses, (0..100).map(|t| t as f64 / 30.0).collect())
     }
 
+    fn alone(poses: &[Pose3]) -> Vec<Vec<&Pose3>> {
+        poses.iter().map(|pose| vec![pose]).collect()
+    }
+
+    #[test]
+    fn several_people_who_come_and_go_are_all_in_view() {
+        let (walking, times_s) = clip(30_000.0);
+        let standing = stick(4000.0);
+        let frames: Vec<Vec<&Pose3>> = (0..100)
+            .map(|t| match t {
+                0..20 => vec![],
+                20..60 => vec![&walking[t], &standing],
+                60..80 => vec![&walking[t]],
+                _ => vec![],
+            })
+            .collect();
+        let view = Viewpoint::fit(&frames, &times_s, PANEL).expect("a panel with pixels");
+        for (frame, poses) in frames.iter().enumerate() {
+            for joint in poses.iter().flat_map(|pose| pose.iter()) {
+                let pixel = view.intrinsics.project(view.camera(frame).to_camera(*joint)).expect("in front");
+                assert!(pixel.iter().all(|v| (0.0..480.0).contains(v)), "{frame}: {pixel:?}");
+            }
+        }
+        let nobody = vec![vec![]; 100];
+        assert!(Viewpoint::fit(&nobody, &times_s, PANEL).expect("a view of nobody").is_steady());
+    }
+
     #[test]
     fn everyone_is_in_view_and_upright() {
         for walk_mm in [0.0, 2000.0, 20_000.0] {
             let (poses, times_s) = clip(walk_mm);
-            let view = Viewpoint::fit(&poses, &times_s, PANEL).expect("a panel with pixels");
+            let view = Viewpoint::fit(&alone(&poses), &times_s, PANEL).expect("a panel with pixels");
             for (frame, pose) in poses.iter().enumerate() {
                 let camera = view.camera(frame);
                 let pixel = |joint: usize| view.intrinsics.project(camera.to_camera(pose[joint])).expect("in front");
@@ -152,7 +197,7 @@ mod tests {
     fn short_walks_are_seen_from_one_place_and_long_ones_are_followed() {
         let cameras = |walk_mm| {
             let (poses, times_s) = clip(walk_mm);
-            let view = Viewpoint::fit(&poses, &times_s, PANEL).expect("a panel with pixels");
+            let view = Viewpoint::fit(&alone(&poses), &times_s, PANEL).expect("a panel with pixels");
             (view.camera(0), view.camera(99))
         };
         let (first, last) = cameras(2000.0);

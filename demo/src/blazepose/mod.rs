@@ -6,13 +6,13 @@
 
 mod anchors;
 mod detection;
+mod detector;
 mod landmarks;
 mod networks;
 mod roi;
-mod tracker;
 
 pub use detection::Detection;
+pub use detector::BlazePose;
 pub use landmarks::{BODY_LANDMARKS, Landmark, Person};
 pub use networks::{Error, Networks, NetworksOptions, Quality, image_size};
 pub use roi::{Letterbox, Roi};
-pub use tracker::Tracker;

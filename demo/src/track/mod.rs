@@ -36,12 +36,18 @@ pub const LOST_S: f64 = crate::observe::LONGEST_GAP_S;
 const JUMP: f32 = 0.3;
 /// ... and so much more in a second. A faster one is somebody else.
 const FASTEST_PER_S: f32 = 3.7;
-/// How much larger or smaller someone becomes between two looks.
+/// How much larger or smaller someone becomes between two looks ...
 const LARGEST_GROWTH: f32 = 2.0;
+/// ... and the share of their size that is left of them when they roll up.
+const SMALLEST: f32 = 0.35;
 /// A person's size is the largest of late: who bends down does not shrink. It is forgotten in about this time.
 const SIZE_MEMORY_S: f64 = 3.0;
-/// A pair that fits less is none.
+/// A pair that fits less is none ...
 const MIN_FIT: f32 = 0.25;
+/// ... and so is one that fits less where somebody else is near or expected.
+const MIN_FIT_CROWDED: f32 = 0.7;
+/// Where tracks ended in doubt, people are still expected for so long.
+const GHOST_S: f64 = 0.7;
 /// Keypoints of the last sight say something for about this long.
 const POSE_MEMORY_S: f64 = 0.15;
 /// Someone out of sight for this long fits half as well as someone who was just seen.
@@ -60,14 +66,20 @@ const OTHER_CLOTHES: f32 = 0.45;
 const HIDDEN: f32 = 0.08;
 /// A track is somebody after so many sights.
 const CONFIRMED: u32 = 3;
-/// A new track is looked at for so long before it is said to be nobody who was seen before.
-const RECOGNISE_S: f64 = 0.3;
+/// A new track's clothes are looked at for so long before it is said to be nobody who was seen before ...
+const RECOGNISE_S: f64 = 0.5;
+/// ... or for so long if they are hidden.
+const RECOGNISE_HIDDEN_S: f64 = 2.0;
 /// Views of the clothes that it takes to recognise someone.
 const RECOGNISE_VIEWS: f32 = 3.0;
-/// Clothes at least so alike are the same ...
-const SAME_CLOTHES: f32 = 0.85;
-/// ... if anybody else's are less alike by this.
-const CLEARLY: f32 = 0.08;
+/// Clothes at least so alike are the same on someone who was lost this moment and is sought right here ...
+const SAME_CLOTHES_NEAR: f32 = 0.6;
+/// ... and on someone who has been gone for long.
+const SAME_CLOTHES: f32 = 0.9;
+/// Nobody else who is sought may wear clothes that are alike within this.
+const CLEARLY: f32 = 0.06;
+/// A view of the clothes is compared with the last one if that is no older than this.
+const SAME_LIGHT_S: f64 = 0.2;
 /// Proportions that differ by more are somebody else's.
 const OTHER_PROPORTIONS: f32 = 0.12;
 /// So many people are remembered; the ones seen longest ago are forgotten.
@@ -93,10 +105,13 @@ pub struct Tracked {
 pub struct Tracker {
     most: usize,
     tracks: Vec<Track>,
+    /// Tracks that ended in doubt: the people are still there.
+    ghosts: Vec<(f64, Motion)>,
     people: BTreeMap<u64, Remembered>,
     person_of: BTreeMap<u64, u64>,
     next_track: u64,
     next_person: u64,
+    sees_clothes: bool,
 }
 
 /// Somebody in sight, or lost a short while ago.
@@ -111,6 +126,10 @@ struct Track {
     last: Sight,
     size_px: f32,
     appearance: Appearance,
+    /// When the clothes were first seen.
+    first_view_s: Option<f64>,
+    /// The last view of the clothes that nobody hid, and when it was.
+    last_view: Option<(f64, Appearance)>,
     proportions: Proportions,
 }
 
@@ -138,7 +157,16 @@ struct Sight {
 impl Tracker {
     /// For at most so many people at a time.
     pub fn new(most: usize) -> Self {
-        Self { most: most.max(1), tracks: Vec::new(), people: BTreeMap::new(), person_of: BTreeMap::new(), next_track: 1, next_person: 1 }
+        Self {
+            most: most.max(1),
+            tracks: Vec::new(),
+            ghosts: Vec::new(),
+            people: BTreeMap::new(),
+            person_of: BTreeMap::new(),
+            next_track: 1,
+            next_person: 1,
+            sees_clothes: false,
+        }
     }
 
     /// Where people known so far are expected at a time, those in sight first.
@@ -152,7 +180,15 @@ impl Tracker {
     /// Gives the people of this frame, including tracks that are too new to be somebody.
     pub fn update(&mut self, frame: Option<&Mat>, time_s: f64, detections: &[Detected], joints: Source) -> Vec<Tracked> {
         self.retire(time_s);
-        let sights = sights(frame, detections, joints);
+        self.sees_clothes = frame.is_some();
+        let mut sights = sights(frame, detections, joints);
+        // Somebody whom the detector misses hides others all the same.
+        self.ghosts.retain(|&(ended_s, _)| time_s - ended_s <= GHOST_S);
+        let motions = self.tracks.iter().map(|track| &track.motion).chain(self.ghosts.iter().map(|(_, motion)| motion));
+        let expected: Vec<BoxPx> = motions.map(|motion| motion.at(time_s)).collect();
+        for sight in &mut sights {
+            sight.clear &= expected.iter().filter(|expected| hidden_share(&sight.box_px, expected) > HIDDEN).count() <= 1;
+        }
         let mut assigned: Vec<Option<usize>> = vec![None; sights.len()];
 
         let certain: Vec<usize> = (0..sights.len()).filter(|&s| sights[s].score >= CERTAIN).collect();
@@ -181,8 +217,10 @@ impl Tracker {
             }
         }
         let mut numbers: Vec<Option<u64>> = assigned.iter().map(|t| t.map(|t| self.tracks[t].number)).collect();
-        let ended: Vec<u64> =
-            self.tracks.iter().zip(&doubtful).filter(|(_, is_doubtful)| **is_doubtful).map(|(track, _)| track.number).collect();
+        let in_doubt: Vec<&Track> =
+            self.tracks.iter().zip(&doubtful).filter(|(_, is_doubtful)| **is_doubtful).map(|(track, _)| track).collect();
+        self.ghosts.extend(in_doubt.iter().map(|track| (time_s, track.motion)));
+        let ended: Vec<u64> = in_doubt.iter().map(|track| track.number).collect();
         self.end(|track| ended.contains(&track.number));
 
         for &s in &certain {
@@ -218,9 +256,11 @@ impl Tracker {
             last: sight.clone(),
             size_px: size_px(&sight.box_px),
             appearance: Appearance::default(),
+            first_view_s: None,
+            last_view: None,
             proportions: Proportions::default(),
         };
-        track.learn(sight);
+        track.learn(time_s, sight);
         self.tracks.push(track);
         number
     }
@@ -251,8 +291,13 @@ impl Tracker {
         self.tracks.iter().any(|track| track.person == Some(person))
     }
 
+    fn is_in_sight(&self, person: u64, since_s: f64) -> bool {
+        self.tracks.iter().any(|track| track.person == Some(person) && track.last_s >= since_s)
+    }
+
     /// Says who the unnamed tracks are, where that can be said.
     fn name(&mut self, time_s: f64) {
+        let mut named = Vec::new();
         for t in 0..self.tracks.len() {
             let track = &self.tracks[t];
             // Whoever is there when everything begins is somebody at once.
@@ -260,23 +305,21 @@ impl Tracker {
             if track.person.is_some() || track.last_s < time_s || (track.sights < CONFIRMED && !is_first) {
                 continue;
             }
-            let is_anybody_gone = self.people.keys().any(|&id| !self.is_active(id));
-            let person = if is_anybody_gone && track.appearance.views() < RECOGNISE_VIEWS && time_s - track.first_s < RECOGNISE_S {
-                continue;
-            } else {
-                self.recognise(track)
+            let is_anybody_gone = self.people.keys().any(|&id| !self.is_in_sight(id, track.first_s));
+            let known = self.recognise(track);
+            let looked_enough = match track.first_view_s {
+                Some(first_view_s) => time_s - first_view_s >= RECOGNISE_S,
+                None => time_s - track.first_s >= RECOGNISE_HIDDEN_S || !self.sees_clothes,
             };
-            if person.is_none() && is_anybody_gone && time_s - track.first_s < RECOGNISE_S {
+            if known.is_none() && is_anybody_gone && !looked_enough {
                 continue;
             }
-            let person = person.unwrap_or_else(|| {
-                let id = self.next_person;
-                self.next_person += 1;
-                id
-            });
+            let person = known.unwrap_or(self.next_person);
+            self.next_person = self.next_person.max(person + 1);
             let track = &mut self.tracks[t];
             track.person = Some(person);
             self.person_of.insert(track.number, person);
+            named.push((track.number, person));
             self.people.entry(person).or_insert_with(|| Remembered {
                 appearance: Appearance::default(),
                 proportions: Proportions::default(),
@@ -285,36 +328,56 @@ impl Tracker {
                 size_px: track.size_px,
             });
         }
+        // Who was found again is no longer sought.
+        self.end(|track| named.iter().any(|&(number, person)| track.person == Some(person) && track.number != number));
     }
 
-    /// The person, seen before and not in sight now, that a new track clearly is.
+    /// The person, seen before and not in sight since this track began, that it clearly is.
     fn recognise(&self, track: &Track) -> Option<u64> {
-        if track.appearance.views() < RECOGNISE_VIEWS {
-            return None;
-        }
-        let alike = |id: u64, person: &Remembered| {
-            let mut appearance = person.appearance;
-            if let Some(active) = self.tracks.iter().find(|track| track.person == Some(id)) {
-                appearance.add(&active.appearance);
-            }
-            appearance.similarity(&track.appearance).unwrap_or(0.0)
-        };
-        let mut ranked: Vec<(u64, f32)> = self.people.iter().map(|(&id, person)| (id, alike(id, person))).collect();
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let &(best, similarity) = ranked.first()?;
-        let second = ranked.get(1).map_or(0.0, |&(_, similarity)| similarity);
-        let person = &self.people[&best];
-        let is_clear = similarity >= SAME_CLOTHES && similarity - second >= CLEARLY;
-        let other_proportions = person.proportions.difference(&track.proportions).is_some_and(|difference| difference > OTHER_PROPORTIONS);
-        (is_clear && !self.is_active(best) && !other_proportions && person.can_reach(track)).then_some(best)
+        let gone = self.people.iter().filter(|(id, _)| !self.is_in_sight(**id, track.first_s));
+        let mut likely: Vec<(u64, f32, f32)> = gone
+            .filter_map(|(&id, person)| {
+                let current = self.tracks.iter().find(|track| track.person == Some(id));
+                let (alike, needed) = person.likeness(current, track)?;
+                Some((id, alike, needed))
+            })
+            .collect();
+        likely.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let &(id, alike, needed) = likely.first()?;
+        let is_clear = likely.get(1).is_none_or(|&(_, other, _)| alike - other >= CLEARLY);
+        (alike >= needed && is_clear).then_some(id)
     }
 }
 
 impl Remembered {
-    /// Whether a track can begin where it does. After a long absence people may come back anywhere.
-    fn can_reach(&self, track: &Track) -> bool {
-        let elapsed_s = track.first_s - self.last_s;
-        elapsed_s > 0.0 && (elapsed_s > LOST_S || is_near(&self.last_box, &track.last.box_px, self.size_px, elapsed_s))
+    /// How alike the clothes of this person, who may still be sought by a `current` track, are to those on a new track, and how alike they
+    /// need to be to be the same. `None` where they cannot be the same person.
+    fn likeness(&self, current: Option<&Track>, new: &Track) -> Option<(f32, f32)> {
+        let (mut appearance, mut proportions) = (self.appearance, self.proportions);
+        let (mut last_s, mut last_box, mut size_px) = (self.last_s, self.last_box, self.size_px);
+        let mut expected = last_box;
+        if let Some(current) = current {
+            appearance.add(&current.appearance);
+            proportions.extend(&current.proportions);
+            (last_s, last_box, size_px) = (current.last_s, current.last.box_px, current.size_px);
+            expected = current.motion.at(new.last_s);
+        }
+        let elapsed_s = new.first_s - last_s;
+        if elapsed_s <= 0.0 || proportions.difference(&new.proportions).is_some_and(|difference| difference > OTHER_PROPORTIONS) {
+            return None;
+        }
+        // After a long absence people may come back anywhere.
+        let surprise = if elapsed_s > LOST_S {
+            1.0
+        } else if is_near(&last_box, &new.last.box_px, size_px, new.last_s - last_s) {
+            let distance = distance(&expected, &new.last.box_px) / size_px;
+            distance.max((elapsed_s / LOST_S) as f32).min(1.0)
+        } else {
+            return None;
+        };
+        let needed = SAME_CLOTHES_NEAR + surprise * (SAME_CLOTHES - SAME_CLOTHES_NEAR);
+        let alike = appearance.similarity(&new.appearance).filter(|_| new.appearance.views() >= RECOGNISE_VIEWS)?;
+        Some((alike, needed))
     }
 }
 
@@ -326,11 +389,12 @@ impl Track {
             return None;
         }
         let growth = size_px(&sight.box_px) / size_px(&self.last.box_px);
-        if !(LARGEST_GROWTH.recip()..=LARGEST_GROWTH).contains(&growth) {
+        if !(LARGEST_GROWTH.recip()..=LARGEST_GROWTH).contains(&growth) || size_px(&sight.box_px) < SMALLEST * self.size_px {
             return None;
         }
-        let clothes = self.appearance.similarity(&sight.appearance);
-        if sight.clear && self.appearance.views() >= RECOGNISE_VIEWS && clothes.is_some_and(|clothes| clothes < OTHER_CLOTHES) {
+        // Who stands behind somebody seems to wear their clothes.
+        let clothes = if sight.clear { self.clothes(sight, time_s) } else { None };
+        if self.appearance.views() >= RECOGNISE_VIEWS && clothes.is_some_and(|clothes| clothes < OTHER_CLOTHES) {
             return None;
         }
         let expected = self.motion.at(time_s);
@@ -345,7 +409,16 @@ impl Track {
         let motion = (place.max(0.0) + 2.0 * weight * shape) / (1.0 + 2.0 * weight);
         let freshness = (0.5f64.powf(elapsed_s / FRESH_S)) as f32;
         let fit = freshness * motion * (1.0 - APPEARANCE_SHARE) + APPEARANCE_SHARE * clothes.unwrap_or(USUAL_APPEARANCE);
-        (fit >= MIN_FIT).then_some(fit)
+        let needed = if sight.clear || elapsed_s > POSE_MEMORY_S { MIN_FIT } else { MIN_FIT_CROWDED };
+        (fit >= needed).then_some(fit)
+    }
+
+    /// How alike the clothes are, those of all views or the last ones: who walks into the sun changes from view to view a little.
+    fn clothes(&self, sight: &Sight, time_s: f64) -> Option<f32> {
+        let all = self.appearance.similarity(&sight.appearance);
+        let last = self.last_view.filter(|(seen_s, _)| time_s - seen_s <= SAME_LIGHT_S);
+        let last = last.and_then(|(_, last)| last.similarity(&sight.appearance));
+        all.into_iter().chain(last).reduce(f32::max)
     }
 
     fn see(&mut self, time_s: f64, sight: &Sight) {
@@ -354,14 +427,18 @@ impl Track {
         self.motion.see(time_s, sight.box_px);
         self.last_s = time_s;
         self.last = sight.clone();
-        self.learn(sight);
+        self.learn(time_s, sight);
     }
 
-    fn learn(&mut self, sight: &Sight) {
+    fn learn(&mut self, time_s: f64, sight: &Sight) {
         self.sights += 1;
         self.proportions.add(&sight.keypoints);
         if sight.clear {
             self.appearance.add(&sight.appearance);
+            if sight.appearance.views() > 0.0 {
+                self.first_view_s.get_or_insert(time_s);
+                self.last_view = Some((time_s, sight.appearance));
+            }
         }
     }
 }
