@@ -6,8 +6,10 @@
 
 mod archive;
 mod aside;
+pub mod calibration;
 mod error;
 pub mod keypoints;
+pub mod lens;
 pub mod motion;
 pub mod npy;
 pub mod npz;

@@ -2,7 +2,7 @@
 //!
 //! Camera space: x right, y down, z away from the camera. World space: right-handed, z up.
 
-use crate::{Error, ImageSize, Pose3};
+use crate::{Error, ImageSize, Keypoint, KeypointClip, Pose3};
 use nalgebra::{Matrix3, Vector3};
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,114 @@ impl Intrinsics {
     /// Direction of a pixel: x and y at depth 1.
     pub fn ray(&self, [x_px, y_px]: [f32; 2]) -> [f32; 2] {
         [(x_px - self.centre_px[0]) / self.focal_px[0], (y_px - self.centre_px[1]) / self.focal_px[1]]
+    }
+}
+
+/// A camera's lens, as it was calibrated: pinhole and distortion, for pictures of one size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lens {
+    /// Size of the pictures that the pixels are of.
+    pub image: ImageSize,
+    /// The lens without distortion.
+    pub intrinsics: Intrinsics,
+    /// OpenCV's k1, k2, p1, p2, k3 (Brown and Conrady's model).
+    pub distortion: [f64; 5],
+}
+
+impl Lens {
+    /// Shapes of pictures that differ by less than this share are taken for the same: some programs cut a few rows.
+    const SAME_SHAPE: f32 = 0.01;
+
+    /// Refuses numbers that are no lens.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::BadImage`].
+    pub fn validate(&self) -> Result<(), Error> {
+        let ImageSize { width_px, height_px } = self.image;
+        if width_px == 0 || height_px == 0 {
+            return Err(Error::BadImage { width_px, height_px });
+        }
+        self.intrinsics.validate()?;
+        let larger_px = width_px.max(height_px) as f32;
+        if !self.intrinsics.focal_px.iter().all(|f| (0.1 * larger_px..50.0 * larger_px).contains(f)) {
+            return Err(Error::out_of_range(
+                "focal length",
+                "pixels, 0.1 to 50 times the longer side of the picture",
+                self.intrinsics.focal_px[0],
+            ));
+        }
+        match self.distortion.iter().all(|k| k.abs() <= 1e3) {
+            true => Ok(()),
+            false => Err(Error::out_of_range("distortion", "finite numbers k1, k2, p1, p2, k3", format!("{:?}", self.distortion))),
+        }
+    }
+
+    /// The same lens for pictures of another size and the same shape, such as a smaller copy of the video.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for another shape: then the pictures were cut or turned, and who cut them knows how.
+    pub fn scaled_to(&self, image: ImageSize) -> Result<Self, Error> {
+        let scale = [image.width_px as f32 / self.image.width_px as f32, image.height_px as f32 / self.image.height_px as f32];
+        if (scale[0] / scale[1] - 1.0).abs() > Self::SAME_SHAPE {
+            let found = format!(
+                "a calibration for {} x {} px and pictures of {} x {} px",
+                self.image.width_px, self.image.height_px, image.width_px, image.height_px
+            );
+            return Err(Error::out_of_range(
+                "shape of the picture",
+                "that of the camera's calibration (calibrate upright videos upright)",
+                found,
+            ));
+        }
+        let scaled = |v: [f32; 2]| [scale[0] * v[0], scale[1] * v[1]];
+        let Intrinsics { focal_px, centre_px } = self.intrinsics;
+        Ok(Self { image, intrinsics: Intrinsics { focal_px: scaled(focal_px), centre_px: scaled(centre_px) }, distortion: self.distortion })
+    }
+
+    /// Pixel that the lens without distortion would show a point at which it shows at `pixel`. OpenCV's `undistortPoints`, by fixed-point
+    /// iteration.
+    pub fn undistorted(&self, pixel: [f32; 2]) -> [f32; 2] {
+        if self.distortion == [0.0; 5] {
+            return pixel;
+        }
+        let seen = self.intrinsics.ray(pixel).map(f64::from);
+        let mut ray = seen;
+        for _ in 0..20 {
+            let bent = self.bent(ray);
+            ray = [0, 1].map(|c| ray[c] + seen[c] - bent[c]);
+        }
+        // far outside the picture the polynomial has no inverse: what came in is better than what would come out
+        let back = self.bent(ray);
+        let error_px = f64::from(self.intrinsics.mean_focal_px()) * (back[0] - seen[0]).hypot(back[1] - seen[1]);
+        if error_px.is_nan() || error_px > 0.5 {
+            return pixel;
+        }
+        let Intrinsics { focal_px, centre_px } = self.intrinsics;
+        [0, 1].map(|c| ray[c] as f32 * focal_px[c] + centre_px[c])
+    }
+
+    /// Pixel at which the lens shows a point that it would show at `pixel` without distortion.
+    pub fn distorted(&self, pixel: [f32; 2]) -> [f32; 2] {
+        let bent = self.bent(self.intrinsics.ray(pixel).map(f64::from));
+        let Intrinsics { focal_px, centre_px } = self.intrinsics;
+        [0, 1].map(|c| bent[c] as f32 * focal_px[c] + centre_px[c])
+    }
+
+    /// A clip's keypoints as the lens without distortion would show them; what is missing stays missing.
+    pub fn undistorted_clip(&self, clip: &KeypointClip) -> KeypointClip {
+        let undistorted = |k: Keypoint| {
+            let [x_px, y_px] = self.undistorted([k.x_px, k.y_px]);
+            if k.is_missing() { k } else { Keypoint { x_px, y_px, ..k } }
+        };
+        KeypointClip { frames: clip.frames.iter().map(|frame| frame.map(undistorted)).collect(), ..clip.clone() }
+    }
+
+    /// Brown and Conrady's model, at depth 1.
+    fn bent(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let [k1, k2, p1, p2, k3] = self.distortion;
+        let r2 = x * x + y * y;
+        let radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3));
+        [x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x), y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y]
     }
 }
 

@@ -15,7 +15,6 @@
 //! `NAME.json` or `NAME.npz`, or OpenPose's folder `NAME` or `NAME_json`, in it or in its folder `pose`. The joints are triangulated from
 //! undistorted keypoints, and these are what the clips then have.
 
-mod calibration;
 mod sampler;
 mod triangulation;
 
@@ -34,7 +33,7 @@ use crate::checks::{self, Field};
 use crate::evaluation::{EvaluationClip, EvaluationSet};
 use crate::mocap::MocapSet;
 
-pub use calibration::{CalibratedCamera, Calibration};
+pub use formats::calibration::{CalibratedCamera, Calibration};
 pub use sampler::{RecordedOptions, RecordedSampler};
 pub use triangulation::{Point, Sight, TriangulationOptions, Triangulator};
 

@@ -3,7 +3,7 @@
 
 use nalgebra::{DMatrix, Vector3, Vector4};
 
-use super::calibration::CalibratedCamera;
+use formats::calibration::CalibratedCamera;
 
 /// What may be triangulated.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nalgebra::{Matrix3, Rotation3, Vector3};
 use pose::ImageSize;
-use pose::camera::{Extrinsics, Intrinsics};
+use pose::camera::{Extrinsics, Intrinsics, Lens};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -59,9 +59,9 @@ impl Calibration {
     /// unless `metadata.unit` is `"mm"`.
     ///
     /// # Errors
-    /// A file that cannot be read, a section with other keys, fewer than two cameras, a fisheye lens, a matrix that is none of a camera.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let refuse = |problem: String| Error::content(path, problem);
+    /// A file that cannot be read, a section with other keys, no camera, a fisheye lens, a matrix that is none of a camera.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let refuse = |problem: String| Error::content(problem).in_file(path);
         let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the calibration cannot be read: {e}")))?;
         let table: Table = text.parse().map_err(|e: toml::de::Error| refuse(format!("is no TOML: {}", e.message())))?;
         let metadata = table.get("metadata").and_then(Value::as_table);
@@ -83,13 +83,26 @@ impl Calibration {
                 camera(&key, &section, unit_mm).map_err(|problem| refuse(format!("camera '{key}': {problem}")))
             })
             .collect::<Result<_, _>>()?;
-        if cameras.len() < 2 {
-            return Err(refuse(format!("has {} cameras: expected at least 2, a section for each", cameras.len())));
+        if cameras.is_empty() {
+            return Err(refuse("has no camera: expected a section for each, with 'size', 'matrix', 'rotation' and 'translation'".into()));
         }
         if let Some(twin) = (1..cameras.len()).find(|&i| cameras[..i].iter().any(|c| c.name == cameras[i].name)) {
             return Err(refuse(format!("has two cameras called '{}': give each a name of its own", cameras[twin].name)));
         }
         Ok(Self { path: path.to_owned(), cameras, fps })
+    }
+
+    /// [`Self::read`] of several cameras, to triangulate with.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and fewer than two cameras.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let calibration = Self::read(path)?;
+        if calibration.cameras.len() < 2 {
+            let problem = format!("has {} cameras: expected at least 2, a section for each", calibration.cameras.len());
+            return Err(Error::content(problem).in_file(path));
+        }
+        Ok(calibration)
     }
 }
 
@@ -153,41 +166,19 @@ fn rotation(value: &Value) -> Result<Matrix3<f64>, String> {
 }
 
 impl CalibratedCamera {
-    /// Pixel that the lens without distortion would show a point at which it shows at `pixel`. OpenCV's `undistortPoints`, by fixed-point
-    /// iteration.
+    /// What does not depend on where the camera stands.
+    pub fn lens(&self) -> Lens {
+        Lens { image: self.image, intrinsics: self.intrinsics, distortion: self.distortion }
+    }
+
+    /// See [`Lens::undistorted`].
     pub fn undistorted(&self, pixel: [f32; 2]) -> [f32; 2] {
-        if self.distortion == [0.0; 5] {
-            return pixel;
-        }
-        let seen = self.intrinsics.ray(pixel).map(f64::from);
-        let mut ray = seen;
-        for _ in 0..20 {
-            let bent = self.bent(ray);
-            ray = [0, 1].map(|c| ray[c] + seen[c] - bent[c]);
-        }
-        // far outside the picture the polynomial has no inverse: what came in is better than what would come out
-        let back = self.bent(ray);
-        let error_px = f64::from(self.intrinsics.mean_focal_px()) * (back[0] - seen[0]).hypot(back[1] - seen[1]);
-        if error_px.is_nan() || error_px > 0.5 {
-            return pixel;
-        }
-        let Intrinsics { focal_px, centre_px } = self.intrinsics;
-        [0, 1].map(|c| ray[c] as f32 * focal_px[c] + centre_px[c])
+        self.lens().undistorted(pixel)
     }
 
-    /// Pixel at which the lens shows a point that it would show at `pixel` without distortion.
+    /// See [`Lens::distorted`].
     pub fn distorted(&self, pixel: [f32; 2]) -> [f32; 2] {
-        let bent = self.bent(self.intrinsics.ray(pixel).map(f64::from));
-        let Intrinsics { focal_px, centre_px } = self.intrinsics;
-        [0, 1].map(|c| bent[c] as f32 * focal_px[c] + centre_px[c])
-    }
-
-    /// Brown and Conrady's model, at depth 1.
-    fn bent(&self, [x, y]: [f64; 2]) -> [f64; 2] {
-        let [k1, k2, p1, p2, k3] = self.distortion;
-        let r2 = x * x + y * y;
-        let radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3));
-        [x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x), y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y]
+        self.lens().distorted(pixel)
     }
 }
 
