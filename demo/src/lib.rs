@@ -16,6 +16,7 @@ pub mod outputs;
 pub mod picture;
 pub mod progress;
 pub mod results;
+pub mod room;
 pub mod run;
 pub mod serve;
 pub mod track;

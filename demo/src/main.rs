@@ -9,6 +9,7 @@ use clap::Parser;
 use demo::blazepose::Quality;
 use demo::observe::Section;
 use demo::progress::Progress;
+use demo::room::Room;
 use demo::run::{Input, MotionFile, PersonSummary, Request, Summary, Who, run};
 use runtime::Device;
 use tracing_subscriber::EnvFilter;
@@ -49,9 +50,8 @@ struct Args {
     /// says that it is assumed]
     #[arg(long, value_name = "METRES", value_delimiter = ',')]
     height: Vec<f32>,
-    /// Horizontal field of view of the camera in degrees [default: 60]
-    #[arg(long, value_name = "DEGREES")]
-    fov: Option<f32>,
+    #[command(flatten)]
+    room: Room,
     /// Start so many seconds into the clip
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = seconds, conflicts_with = "keypoints")]
     start: f64,
@@ -103,7 +103,7 @@ impl Args {
             who: self.person,
             most_people: self.most_people,
             heights_m: self.height,
-            fov_deg: self.fov,
+            room: self.room,
             flip: self.flip,
             film: !self.no_video,
             motion_files: self.format,

@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use formats::motion::{self, MotionClip};
-use pose::ImageSize;
-use pose::camera::Intrinsics;
+use pose::KeypointClip;
 use pose::world::{Scale, ScaleSource};
-use runtime::{Device, EngineOptions, LiftOptions, LiftedClip, Lifter};
+use runtime::{Device, EngineOptions, LiftOptions, LiftedClip, Lifter, Together};
 use serde::Serialize;
 
 use crate::blazepose::{BlazePose, Networks, NetworksOptions, Quality};
 use crate::detect::Detector;
 use crate::film::{Actor, Script};
-use crate::observe::{self, Everyone, Observation, Person, Section, observe_file, observe_video};
+use crate::observe::{self, Everyone, Person, Section, observe_file, observe_video};
 use crate::outputs::Unfinished;
 use crate::paths::find_above;
 use crate::progress::{Meter, Progress};
 use crate::results::Results;
+use crate::room::{self, Room};
 use crate::video::VideoReader;
 use crate::{blazepose, film};
 
@@ -91,8 +91,8 @@ pub struct Request {
     pub most_people: usize,
     /// Statures in metres: none is known; one, of everyone; several, in the order of the people's numbers.
     pub heights_m: Vec<f32>,
-    /// Horizontal field of view of the camera; `None` = the default of [`pose::camera`].
-    pub fov_deg: Option<f32>,
+    /// The camera and the room.
+    pub room: Room,
     /// Average with the prediction for the mirrored picture.
     pub flip: bool,
     /// Whether to make the film.
@@ -234,9 +234,12 @@ pub enum Error {
     /// The model, the engine, or the clip for it; see [`runtime::Error`].
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-    /// The camera.
+    /// The camera; see [`room::Error`].
     #[error(transparent)]
-    Camera(#[from] pose::Error),
+    Room(#[from] room::Error),
+    /// A size that nobody has.
+    #[error(transparent)]
+    Size(#[from] pose::Error),
     /// See [`blazepose::Error`].
     #[error(transparent)]
     Detector(#[from] blazepose::Error),
@@ -288,8 +291,7 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
     if !(1..=MOST_PEOPLE).contains(&request.most_people) {
         return Err(Error::MostPeople(request.most_people));
     }
-    let intrinsics = |image| request.fov_deg.map(|fov_deg| Intrinsics::from_horizontal_fov_deg(image, fov_deg)).transpose();
-    intrinsics(ImageSize { width_px: 1, height_px: 1 })?; // the field of view alone can be refused
+    request.room.check(input)?;
     let from_file = match &request.input {
         Input::Video { path, .. } => {
             VideoReader::open(path).map_err(observe::Error::from)?;
@@ -321,15 +323,19 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
     let chosen = choose(&everyone, request.who, input)?;
     warn_of_unused_heights(&request.heights_m, &everyone);
 
-    let mut lifted = Vec::with_capacity(chosen.len());
+    let (lens, path) = (request.room.lens(input, everyone.image)?, request.room.path_options());
+    let (mut lifted, mut clips) = (Vec::with_capacity(chosen.len()), Vec::with_capacity(chosen.len()));
     for person in &chosen {
         let scale = scale_of(person.id, &request.heights_m);
-        let options = LiftOptions { flip: request.flip, scale, intrinsics: intrinsics(everyone.image)?, ..LiftOptions::default() };
-        lifted.push(lift.measure(|| lift_with_bar(&lifter, &person.observation, &options, request.progress))?);
+        let options = LiftOptions { flip: request.flip, scale, intrinsics: Some(lens.intrinsics), path, ..LiftOptions::default() };
+        // as a lens without distortion would have shown them
+        let clip = lens.undistorted_clip(&person.observation.clip);
+        lifted.push(lift.measure(|| lift_with_bar(&lifter, &clip, &options, request.progress))?);
+        clips.push(clip);
         lift.count(person.observation.frame.len() as u64);
     }
     let main = most_prominent(&chosen);
-    share_world(&mut lifted, main);
+    share_world(&chosen, &mut lifted, &clips, request)?;
 
     let stem = input.file_stem().unwrap_or_default().to_string_lossy();
     let names: Vec<Names> = chosen.iter().map(|person| Names::new(&stem, person.id, request)).collect();
@@ -449,10 +455,17 @@ fn warn_of_unused_heights(heights_m: &[f32], everyone: &Everyone) {
     }
 }
 
-/// One camera saw everyone: they stand in one world, the one of the most prominent person.
-fn share_world(lifted: &mut [LiftedClip], main: usize) {
-    let Some(world_from_camera) = lifted.get(main).map(|lifted| lifted.world_from_camera) else { return };
-    lifted.iter_mut().for_each(|lifted| lifted.world_from_camera = world_from_camera);
+/// One camera saw everyone: they stand in one world, on the floor that the feet of all of them say.
+fn share_world(chosen: &[&Person], lifted: &mut [LiftedClip], clips: &[KeypointClip], request: &Request) -> Result<(), runtime::Error> {
+    if lifted.len() < 2 {
+        return Ok(());
+    }
+    let together = |((person, lifted), keypoints)| {
+        let person: &&Person = person;
+        Together { lifted, keypoints, scale: scale_of(person.id, &request.heights_m) }
+    };
+    let mut people: Vec<Together<'_>> = chosen.iter().zip(lifted).zip(clips).map(together).collect();
+    runtime::place_together(&mut people, &request.room.path_options())
 }
 
 /// Names of one person's files.
@@ -489,15 +502,10 @@ impl PersonSummary {
     }
 }
 
-fn lift_with_bar(
-    lifter: &Lifter,
-    observation: &Observation,
-    options: &LiftOptions,
-    progress: Progress,
-) -> Result<LiftedClip, runtime::Error> {
-    let frames = observation.frame.len() as u64;
+fn lift_with_bar(lifter: &Lifter, clip: &KeypointClip, options: &LiftOptions, progress: Progress) -> Result<LiftedClip, runtime::Error> {
+    let frames = clip.frames.len() as u64;
     let bar = progress.bar("lift", Some(frames));
-    let lifted = lifter.lift_with_progress(&observation.clip, options, &mut |done, windows| {
+    let lifted = lifter.lift_with_progress(clip, options, &mut |done, windows| {
         bar.set_position(frames * done as u64 / windows.max(1) as u64);
     });
     bar.finish_and_clear();
