@@ -11,6 +11,7 @@ use demo::observe::Section;
 use demo::progress::Progress;
 use demo::room::Room;
 use demo::run::{Input, MotionFile, PersonSummary, Request, Summary, Who, run};
+use demo::serve::{Server, Show};
 use runtime::Device;
 use tracing_subscriber::EnvFilter;
 
@@ -154,7 +155,11 @@ fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
     let summary = run(&args.request()?)?;
     print(&summary, as_json);
     match serve {
-        Some(_) => show(std::slice::from_ref(&summary.json), video.as_deref(), serve, as_json),
+        Some(_) => {
+            let everyone: Vec<PathBuf> = summary.people.iter().filter_map(|person| person.json.clone()).collect();
+            let files = if everyone.is_empty() { vec![summary.json] } else { everyone };
+            show(&files, video.as_deref(), serve, as_json)
+        }
         None => Ok(()),
     }
 }
@@ -162,16 +167,19 @@ fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
 /// Serves the page until it is interrupted. A line says where.
 fn show(files: &[PathBuf], video: Option<&Path>, address: Option<SocketAddr>, as_json: bool) -> anyhow::Result<()> {
     let address = address.map_or_else(|| demo::serve::DEFAULT_ADDRESS.parse(), Ok)?;
-    let results = demo::serve::Show::results(files, video)?;
-    demo::serve::serve(results, address, |address| {
-        if !address.ip().is_loopback() {
-            tracing::warn!("everybody who can reach {address} can see and download the results");
-        }
-        let url = format!("http://{address}/");
-        let line = if as_json { serde_json::json!({ "page": url }).to_string() } else { format!("{url} (Ctrl-C ends)") };
-        let _ = writeln!(std::io::stdout(), "{line}");
-    })?;
-    Ok(())
+    let server = Server::start(Show::results(files, video)?, address)?;
+    say_where(&server, as_json);
+    Ok(server.wait()?)
+}
+
+/// A line that says where the page is.
+fn say_where(server: &Server, as_json: bool) {
+    let url = server.url();
+    if server.is_public() {
+        tracing::warn!("everybody who can reach {url} sees it");
+    }
+    let line = if as_json { serde_json::json!({ "page": url }).to_string() } else { format!("{url} (Ctrl-C ends)") };
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A reader that goes away early (`| head`) is no error of ours: failed writes are let go.

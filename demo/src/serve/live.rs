@@ -1,12 +1,22 @@
 //! A camera for browsers: each gets the newest update when it is ready for it, and never holds the loop.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket};
+use opencv::core::{Mat, MatTraitConst as _, Size, Vector};
+use opencv::{imgcodecs, imgproc};
 use serde::Serialize;
 use tokio::sync::watch;
+
+use crate::live::{LiveUpdate, Sink};
+
+/// Pictures are shown in a pane of a page: no larger than this.
+const MOST_WIDTH_PX: i32 = 960;
+const JPEG_QUALITY: i32 = 80;
 
 /// How long a browser may take to read an update.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,4 +90,92 @@ impl Feed {
             }
         }
     }
+}
+
+/// Gives a live session to a [`Feed`]. Pictures are encoded on a thread of their own, the newest one only, and only while somebody
+/// watches: the session's loop pays for a copy of the frame.
+pub struct FeedSink {
+    feed: Feed,
+    slot: Arc<Slot>,
+    encoder: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    newest: Mutex<Newest>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Newest {
+    moment: Option<(LiveUpdate, Mat)>,
+    is_over: bool,
+}
+
+impl FeedSink {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn new(feed: Feed) -> io::Result<Self> {
+        let slot = Arc::new(Slot::default());
+        let encoder = std::thread::Builder::new().name("page pictures".to_owned()).spawn({
+            let (feed, slot) = (feed.clone(), slot.clone());
+            move || encode(&feed, &slot)
+        })?;
+        Ok(Self { feed, slot, encoder: Some(encoder) })
+    }
+}
+
+impl Sink for FeedSink {
+    fn update(&mut self, update: &LiveUpdate, frame: &Mat) -> io::Result<()> {
+        if self.feed.is_watched() {
+            let moment = (update.clone(), frame.clone());
+            self.slot.newest.lock().unwrap_or_else(PoisonError::into_inner).moment = Some(moment);
+            self.slot.wake.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for FeedSink {
+    fn drop(&mut self) {
+        self.slot.newest.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
+        self.slot.wake.notify_one();
+        if let Some(encoder) = self.encoder.take() {
+            encoder.join().ok(); // a panic there was OpenCV's, and the session is over
+        }
+    }
+}
+
+fn encode(feed: &Feed, slot: &Slot) {
+    loop {
+        let newest = slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(mut newest) = slot.wake.wait_while(newest, |newest| newest.moment.is_none() && !newest.is_over) else { return };
+        if newest.is_over {
+            return;
+        }
+        let moment = newest.moment.take();
+        drop(newest);
+        let Some((update, frame)) = moment else { continue };
+        // an update without its picture is still one
+        let picture = jpeg(&frame).inspect_err(|error| tracing::warn!("a picture for the page cannot be encoded: {error}")).ok();
+        // a struct of plain fields always serialises
+        feed.show(picture, serde_json::to_string(&update).unwrap_or_default());
+    }
+}
+
+fn jpeg(frame: &Mat) -> opencv::Result<Picture> {
+    let size = frame.size()?;
+    let mut small = Mat::default();
+    let frame = if size.width > MOST_WIDTH_PX {
+        let height = (f64::from(size.height) * f64::from(MOST_WIDTH_PX) / f64::from(size.width)).round() as i32;
+        imgproc::resize(frame, &mut small, Size::new(MOST_WIDTH_PX, height.max(1)), 0.0, 0.0, imgproc::INTER_AREA)?;
+        &small
+    } else {
+        frame
+    };
+    let mut bytes = Vector::new();
+    imgcodecs::imencode(".jpg", frame, &mut bytes, &Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, JPEG_QUALITY]))?;
+    Ok(Picture::from(bytes.to_vec()))
 }

@@ -27,7 +27,7 @@ use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
 pub use self::clip::{CHUNK_S, Clip, Error as ClipError, Video, videos};
-pub use self::live::{Feed, Picture};
+pub use self::live::{Feed, FeedSink, Picture};
 
 /// Where the page is when nothing else is said.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
@@ -93,22 +93,58 @@ struct App {
     watchers: Arc<Semaphore>,
 }
 
-/// Serves the page until the program ends; `listening` is told where, with the port that was found.
-///
-/// # Errors
-/// See [`Error`].
-pub fn serve(show: Show, address: SocketAddr, listening: impl FnOnce(SocketAddr)) -> Result<(), Error> {
-    let network = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(NETWORK_THREADS)
-        .thread_name("page")
-        .enable_all()
-        .build()
-        .map_err(Error::Network)?;
-    network.block_on(async {
-        let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-        listening(listener.local_addr().map_err(Error::Network)?);
-        axum::serve(listener, router(show)).await.map_err(Error::Network)
-    })
+/// The page's server, on threads of its own, until it is dropped.
+pub struct Server {
+    network: Option<tokio::runtime::Runtime>,
+    address: SocketAddr,
+    serving: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    /// Starts to serve.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn start(show: Show, address: SocketAddr) -> Result<Self, Error> {
+        let network = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(NETWORK_THREADS)
+            .thread_name("page")
+            .enable_all()
+            .build()
+            .map_err(Error::Network)?;
+        let listener = network.block_on(TcpListener::bind(address)).map_err(|source| Error::Listen { address, source })?;
+        let address = listener.local_addr().map_err(Error::Network)?;
+        let serving = network.spawn(async move { axum::serve(listener, router(show)).await });
+        Ok(Self { network: Some(network), address, serving })
+    }
+
+    /// Where the page is.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    /// Whether other machines can see it.
+    pub fn is_public(&self) -> bool {
+        !self.address.ip().is_loopback()
+    }
+
+    /// Waits until the program is ended from outside.
+    ///
+    /// # Errors
+    /// The network failed.
+    pub fn wait(mut self) -> Result<(), Error> {
+        let Some(network) = &self.network else { return Ok(()) };
+        let ended = network.block_on(&mut self.serving);
+        ended.map_err(std::io::Error::other).and_then(|served| served).map_err(Error::Network)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(network) = self.network.take() {
+            network.shutdown_background();
+        }
+    }
 }
 
 /// All that there is, with its guards.

@@ -151,16 +151,18 @@ export function keepOpen(path, handlers, protocols = []) {
 }
 
 /**
- * A camera's updates, each with its picture.
+ * A camera's updates, each with its picture, or the poses of all streams of a server.
+ * @param {string} path
  * @param {LiveSource} source
  * @param {{changed: (peopleChanged: boolean) => void, picture: (picture: ImageBitmap) => void, stats: (update: any) => void,
  *   state: (text: string | null) => void}} show
+ * @param {string[]} [protocols]
  */
-export function watchCamera(source, show) {
+export function watchLive(path, source, show, protocols = []) {
   /** @type {ArrayBuffer | null} */
   let jpeg = null;
   let decoding = false;
-  return keepOpen("/api/live", {
+  return keepOpen(path, {
     opened: () => show.state(null),
     lost: (ms) => show.state(`Connection lost. Trying again in ${(ms / 1000).toFixed(1)} s.`),
     bytes: (bytes) => (jpeg = bytes),
@@ -184,13 +186,13 @@ export function watchCamera(source, show) {
       }
       let changed = false;
       for (const person of update.people ?? []) {
-        changed = source.push(update.time_s, { height_m: update.height_m, scale_source: update.scale_source, ...person }) || changed;
+        changed = source.push(update.time_s, person) || changed;
       }
       source.endS = Math.max(source.endS, update.time_s);
       show.stats(update);
       show.changed(changed);
     },
-  });
+  }, protocols);
 }
 
 /** 60 degrees across, as poselift assumes. @param {{width: number, height: number}} image */

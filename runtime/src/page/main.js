@@ -1,12 +1,12 @@
 // What the page does with all its parts.
 
 import { ClipSource } from "./clip.js";
-import { LiveSource, watchCamera } from "./live.js";
+import { LiveSource, watchLive } from "./live.js";
 import { Orbit } from "./orbit.js";
 import { drawOverlay, personAt } from "./overlay.js";
 import { SPEEDS, Player } from "./player.js";
 import { Plots } from "./plots.js";
-import { readKeypoints, replay } from "./replay.js";
+import { readKeypoints, replay, tokenProtocols } from "./replay.js";
 import { personColours, JOINTS } from "./skeleton.js";
 import { Stage } from "./stage.js";
 import { clock, drawTimeline } from "./timeline.js";
@@ -17,7 +17,7 @@ const NEAREST_FIT_M = 0.9;
 /** Someone who walks farther than this is followed from the start. */
 const FOLLOW_BEYOND_M = 4;
 /** @type {Record<string, string>} */
-const STAGES = { total: "Delay", detect: "Detect", lift: "Lift" };
+const STAGES = { total: "Delay", detect: "Detect", lift: "Lift", look_ahead: "Look-ahead" };
 const PLAY = "M6 4v12l10-6z";
 const PAUSE = "M6 4h2.6v12H6zM11.4 4H14v12h-2.6z";
 
@@ -146,7 +146,7 @@ class Page {
     this.picture.hidden = false;
     this.windowS = 20;
     this.showWindow();
-    this.connection = watchCamera(/** @type {LiveSource} */ (this.source), {
+    this.connection = watchLive("/api/live", /** @type {LiveSource} */ (this.source), {
       changed: (people) => this.livePoses(people),
       picture: (bitmap) => {
         const { picture } = this;
@@ -173,7 +173,11 @@ class Page {
     this.showWindow();
     const form = /** @type {HTMLFormElement} */ (byId("drop"));
     form.hidden = false;
+    const token = /** @type {HTMLInputElement} */ (byId("token"));
     byId("token-line").hidden = !this.session.token;
+    token.addEventListener("change", () => this.watchServer(token.value));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    if (!this.session.token) this.watchServer("");
     const open = async (/** @type {File | undefined} */ file) => {
       if (!file) return;
       try {
@@ -182,8 +186,7 @@ class Page {
         this.fitted = false;
         form.classList.add("aside");
         byId("title").textContent = `${this.session.model} · ${file.name}`;
-        const token = /** @type {HTMLInputElement} */ (byId("token")).value;
-        this.connection = replay(keypoints, /** @type {LiveSource} */ (this.source), token, {
+        this.connection = replay(keypoints, /** @type {LiveSource} */ (this.source), token.value, {
           changed: (people) => this.livePoses(people),
           stats: ({ total_ms, wait_ms, fps, dropped }) =>
             this.showStats([
@@ -206,6 +209,24 @@ class Page {
         if (kind === "drop") open(/** @type {DragEvent} */ (event).dataTransfer?.files[0]);
       });
     }
+  }
+
+  /** Shows what streams there are. @param {string} token */
+  watchServer(token) {
+    this.connection?.close();
+    const show = {
+      changed: (/** @type {boolean} */ people) => {
+        byId("drop").classList.add("aside");
+        this.livePoses(people);
+      },
+      picture: () => {},
+      stats: (/** @type {any} */ update) => {
+        const streams = String(this.source.people.length);
+        this.showStats([["Live streams", streams], ["Look-ahead", milliseconds(update.delay_ms?.look_ahead)]]);
+      },
+      state: say,
+    };
+    this.connection = watchLive("/v1/watch", /** @type {LiveSource} */ (this.source), show, tokenProtocols(token));
   }
 
   /** @param {boolean} peopleChanged */
@@ -599,7 +620,9 @@ class Page {
       image: source.image,
       picture: this.options.frustum && picture ? { element: picture, crop: this.crop ?? 1 } : null,
     });
-    drawOverlay(this.overlay, source.image, people);
+    // pictures are dark ground; so is the pane without one, on dark pages
+    const isOnDark = this.dark || picture !== null;
+    drawOverlay(this.overlay, source.image, people.map((/** @type {any} */ person) => ({ ...person, colours: personColours(person.id, isOnDark) })));
     this.drawLabels(people);
     this.plots.draw({ source, id: this.chosen, timeS, ...this.plotWindow(), colours, inks: this.inks() });
     if (!source.live) this.drawTransport();

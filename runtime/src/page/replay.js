@@ -43,8 +43,8 @@ export function personOfPose(pose) {
 /** A token as a subprotocol: browsers cannot set the header of a WebSocket. @param {string} token */
 export function tokenProtocols(token) {
   if (!token) return [];
-  const base64 = btoa(token).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-  return ["poselift", `poselift.bearer.${base64}`];
+  const hex = Array.from(new TextEncoder().encode(token), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return ["poselift", `poselift.bearer.${hex}`];
 }
 
 /**

@@ -63,7 +63,7 @@ void main() {
   vec3 v = normalize(eye - point);
   float key = clamp(dot(n, normalize(vec3(0.35, -0.45, 0.85))) * 0.5 + 0.5, 0.0, 1.0);
   float sky = n.z * 0.5 + 0.5;
-  float light = mix(0.42, 1.08, key * key) * mix(0.82, 1.0, sky);
+  float light = mix(mix(0.66, 0.42, isDark), 1.1, key * key) * mix(mix(0.88, 0.82, isDark), 1.0, sky);
   float rim = pow(1.0 - clamp(dot(n, v), 0.0, 1.0), 3.0);
   vec3 lit = tint.rgb * light;
   lit = mix(lit, mix(tint.rgb * 0.55, vec3(1.0), isDark * 0.5), rim * 0.35);

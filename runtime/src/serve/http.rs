@@ -18,7 +18,7 @@ use super::{
     inference::{self, BinarySize, EXTENSIONS, Input, OutputAnswer, Problem, TensorMetadata, VERSION},
     listen::Connection,
     metrics::{CONTENT_TYPE, Refused},
-    socket,
+    socket, ui,
 };
 
 /// Length of the JSON before binary tensors.
@@ -32,24 +32,30 @@ pub(super) fn router(app: Arc<App>) -> Router {
             .route(&format!("{model}/ready"), get(model_ready))
             .route(&format!("{model}/infer"), post(model_infer));
     }
-    Router::new()
+    if app.ui {
+        guarded = guarded.route("/v1/watch", get(ui::watch));
+    }
+    let router = Router::new()
         .merge(guarded)
         .fallback(|| async { answer(StatusCode::NOT_FOUND, "there is nothing here: see docs/server.md for what is") })
         .method_not_allowed_fallback(|| async { answer(StatusCode::METHOD_NOT_ALLOWED, "this is not asked for with this method") })
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         // health is for whoever keeps the server running, token or not
         .route("/v2/health/live", get(live))
-        .route("/v2/health/ready", get(ready))
-        .layer(middleware::from_fn_with_state(app.clone(), limit_time))
-        .with_state(app)
+        .route("/v2/health/ready", get(ready));
+    let router = match app.ui {
+        true => router.route("/", get(ui::the_page)).route("/api/session", get(ui::session)),
+        false => router,
+    };
+    router.layer(middleware::from_fn_with_state(app.clone(), limit_time)).with_state(app)
 }
 
 /// An error as the protocol writes it.
-fn answer(status: StatusCode, error: &str) -> Response {
+pub(super) fn answer(status: StatusCode, error: &str) -> Response {
     json_response(status, &json!({ "error": error }))
 }
 
-fn json_response(status: StatusCode, json: &impl serde::Serialize) -> Response {
+pub(super) fn json_response(status: StatusCode, json: &impl serde::Serialize) -> Response {
     // only maps with keys that are no texts fail, and there are none
     let text = serde_json::to_string(json).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
@@ -206,6 +212,8 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Response {
         return answer(StatusCode::SERVICE_UNAVAILABLE, "the server stops");
     }
     let limit = app.limits.max_message_bytes;
+    // what a page offers beside its token
+    let upgrade = if app.ui { upgrade.protocols([ui::PROTOCOL]) } else { upgrade };
     upgrade.max_message_size(limit).max_frame_size(limit).read_buffer_size(16 << 10).write_buffer_size(16 << 10).on_upgrade(
         |socket| async move {
             socket::serve(app, socket).await;

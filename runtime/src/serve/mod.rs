@@ -27,6 +27,7 @@ mod protocol;
 mod slot;
 mod socket;
 mod token;
+mod ui;
 mod worker;
 
 use std::{
@@ -49,6 +50,7 @@ use self::{
     limits::{Gate, Permit},
     listen::Speaks,
     metrics::{Metrics, Refused},
+    ui::Watchers,
     worker::Engine,
 };
 pub use self::{
@@ -78,6 +80,8 @@ pub struct Settings {
     pub allow_no_token: bool,
     /// Web pages of these origins (`https://example.org`) may use the server, besides those of its own address.
     pub allow_origins: Vec<String>,
+    /// Whether there is a page at `/`, which can watch all streams.
+    pub ui: bool,
     /// How much of everything.
     pub limits: Limits,
 }
@@ -92,6 +96,7 @@ impl Default for Settings {
             token: None,
             allow_no_token: false,
             allow_origins: Vec::new(),
+            ui: false,
             limits: Limits::default(),
         }
     }
@@ -155,6 +160,7 @@ struct App {
     limits: Limits,
     token: Option<Token>,
     allow_origins: Vec<String>,
+    ui: bool,
     streams: Gate,
     infers: Gate,
     next_key: AtomicU64,
@@ -164,7 +170,7 @@ struct App {
 
 impl App {
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
-        self.token.as_ref().is_none_or(|token| token.is_in(headers))
+        self.token.as_ref().is_none_or(|token| token.is_in(headers) || (self.ui && token.is_in_protocols(headers)))
     }
 
     /// Browsers name the page that a request comes from: one of ours, one that was allowed, or a stranger's.
@@ -223,7 +229,7 @@ impl Server {
     /// # Errors
     /// See [`ServeError`].
     pub fn start(settings: Settings, opener: Opener) -> Result<Self, ServeError> {
-        let Settings { host, port, grpc_port, token, allow_no_token, allow_origins, limits } = settings;
+        let Settings { host, port, grpc_port, token, allow_no_token, allow_origins, ui, limits } = settings;
         limits.validate().map_err(ServeError::Limit)?;
         let resolve = |port: u16| {
             let unknown = |reason: String| ServeError::Address { host: host.clone(), reason };
@@ -250,7 +256,7 @@ impl Server {
         let grpc = grpc_port.map(|port| bind(SocketAddr::new(address.ip(), port))).transpose()?;
 
         let metrics = Arc::new(Metrics::new());
-        let engine = Arc::new(Engine::open(&opener, metrics.clone(), limits.max_infer_requests)?);
+        let engine = Arc::new(Engine::open(&opener, metrics.clone(), limits.max_infer_requests, ui.then(Watchers::new))?);
         let (say_failed, failed) = watch::channel(None);
         let worker = std::thread::Builder::new().name("engine".into()).spawn({
             let engine = engine.clone();
@@ -272,6 +278,7 @@ impl Server {
             limits,
             token,
             allow_origins,
+            ui,
             next_key: AtomicU64::new(0),
             stopping,
         });

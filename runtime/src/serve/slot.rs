@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use super::{
     limits::Permit,
     metrics::{Dropped, Metrics},
+    ui::About,
 };
 use crate::{StreamPose, StreamStats};
 
@@ -51,6 +52,7 @@ pub(super) struct Slot {
     /// Of the streams of its connection; never used twice in it.
     pub number: u32,
     pub outbox: Arc<Outbox>,
+    pub about: About,
     inbox: Mutex<Inbox>,
     capacity: usize,
     /// Everything about it has been sent.
@@ -93,8 +95,17 @@ pub(super) enum Taken {
 }
 
 impl Slot {
-    pub fn new(key: u64, number: u32, outbox: Arc<Outbox>, capacity: usize, permit: Permit) -> Self {
-        Self { key, number, outbox, inbox: Mutex::default(), capacity, done: AtomicBool::new(false), permit: Mutex::new(Some(permit)) }
+    pub fn new(key: u64, number: u32, outbox: Arc<Outbox>, about: About, capacity: usize, permit: Permit) -> Self {
+        Self {
+            key,
+            number,
+            outbox,
+            about,
+            inbox: Mutex::default(),
+            capacity,
+            done: AtomicBool::new(false),
+            permit: Mutex::new(Some(permit)),
+        }
     }
 
     /// Adds a frame, and drops the oldest where there are too many. Returns whether the engine's thread must be told; `None` for a
@@ -473,7 +484,8 @@ mod tests {
 
     fn slot(capacity: usize, poses: usize) -> Arc<Slot> {
         let outbox = Arc::new(Outbox::new(poses));
-        let slot = Arc::new(Slot::new(7, 0, outbox.clone(), capacity, Gate::new(1).enter().unwrap()));
+        let about = About { name: None, image: pose::ImageSize { width_px: 640, height_px: 480 } };
+        let slot = Arc::new(Slot::new(7, 0, outbox.clone(), about, capacity, Gate::new(1).enter().unwrap()));
         outbox.open(&slot, None, Form::Json);
         slot
     }

@@ -17,6 +17,7 @@ use super::{
     metrics::Refused,
     protocol::{self, Open, Opened, Record, Said, Written},
     slot::{Ending, Outbox, QueuedFrame, Slot},
+    ui::About,
 };
 
 /// Messages that are written before the network is asked to take them.
@@ -351,7 +352,8 @@ impl Session {
             form: *form,
         };
         let key = app.next_key.fetch_add(1, Ordering::Relaxed);
-        let slot = Arc::new(Slot::new(key, number, self.outbox.clone(), app.limits.queue_frames, permit));
+        let about = About { name: id.clone(), image: settings.image };
+        let slot = Arc::new(Slot::new(key, number, self.outbox.clone(), about, app.limits.queue_frames, permit));
         self.outbox.open(&slot, id.clone(), *form);
         self.outbox.text(protocol::opened_text(&opened, id.as_ref()));
         app.engine.sit(slot.clone(), seat);

@@ -39,6 +39,17 @@ impl Token {
     }
 }
 
+impl Token {
+    /// Whether these headers offer the WebSocket subprotocol `poselift.bearer.HEX`, the token's bytes in hexadecimal digits: a page has no
+    /// other way to send it.
+    pub(super) fn is_in_protocols(&self, headers: &HeaderMap) -> bool {
+        let expected: String = self.0.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
+        let mut given = offered.flat_map(|value| value.split(',')).filter_map(|name| name.trim().strip_prefix("poselift.bearer."));
+        given.any(|given| bool::from(given.as_bytes().ct_eq(expected.as_bytes())))
+    }
+}
+
 /// The secret is not shown.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,6 +76,15 @@ mod tests {
             assert!(!with(wrong), "{wrong}");
         }
         assert!(!token.is_in(&HeaderMap::new()));
+        let offering = |protocols: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
+            token.is_in_protocols(&headers)
+        };
+        assert!(offering("poselift, poselift.bearer.30313233343536373839616263646566"));
+        for wrong in ["poselift", "poselift.bearer.", "poselift.bearer.3031", "poselift.bearer.30313233343536373839616263646567"] {
+            assert!(!offering(wrong), "{wrong}");
+        }
         assert!(!format!("{token:?}").contains("0123"));
         for bad in ["", "short", "0123456789 abcdef", "0123456789\nabcdef", "0123456789abcdé"] {
             assert!(Token::new(bad).is_err());

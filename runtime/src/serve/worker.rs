@@ -17,6 +17,7 @@ use super::{
     metrics::{Dropped, Metrics},
     model::{Model, ModelCard},
     slot::{Drops, Ending, Slot, Taken, lock},
+    ui::Watchers,
 };
 use crate::{Error, StreamCore, StreamOptions, StreamPose, StreamStats, error::one_line, trial};
 
@@ -43,6 +44,8 @@ pub(super) struct Engine {
     wake: Condvar,
     /// `None` while the engine is broken.
     model: RwLock<Option<Arc<dyn Model>>>,
+    /// Those who look on, where there is a page.
+    watchers: Option<Watchers>,
     card: ModelCard,
     stopping: AtomicBool,
     /// Milliseconds since `started` at which the call that runs now began, plus one; 0 = none runs.
@@ -102,7 +105,7 @@ impl Engine {
     ///
     /// # Errors
     /// As `opener`; a model that cannot run.
-    pub fn open(opener: &Opener, metrics: Arc<Metrics>, max_jobs: usize) -> Result<Self, Error> {
+    pub fn open(opener: &Opener, metrics: Arc<Metrics>, max_jobs: usize, watchers: Option<Watchers>) -> Result<Self, Error> {
         let model: Arc<dyn Model> = Arc::from(opener()?);
         probe(&*model)?;
         metrics.engine_ready.set(1);
@@ -116,7 +119,13 @@ impl Engine {
             started: Instant::now(),
             max_jobs,
             metrics,
+            watchers,
         })
+    }
+
+    /// Those who look on, where they may.
+    pub fn watchers(&self) -> Option<&Watchers> {
+        self.watchers.as_ref()
     }
 
     pub fn card(&self) -> &ModelCard {
@@ -395,6 +404,9 @@ impl Worker<'_> {
                         }
                         metrics.poses.inc_by(poses.len() as u64);
                         if !poses.is_empty() {
+                            if let Some(watchers) = self.engine.watchers() {
+                                watchers.tell(slot.key, &slot.about, &poses);
+                            }
                             slot.outbox.poses(slot.number, poses, metrics);
                         }
                     }

@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// Web pages of this origin (https://example.org) may use the server; may be given several times.
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
+    /// Show a page at http://HOST:PORT/ that watches every stream, and streams keypoint files: docs/page.md.
+    #[arg(long)]
+    ui: bool,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -139,6 +142,7 @@ pub fn serve(args: &ServeArgs, options: &EngineOptions, json: bool) -> anyhow::R
         token: token(args)?,
         allow_no_token: args.no_token,
         allow_origins: args.allow_origin.clone(),
+        ui: args.ui,
         limits: args.limits.limits(),
     };
     let (path, options, assumptions) = (args.model.clone(), options.clone(), args.assumptions.assumptions());
@@ -156,6 +160,7 @@ pub fn serve(args: &ServeArgs, options: &EngineOptions, json: bool) -> anyhow::R
         None => format!("{model} at ws://{http}/v1/stream and http://{http}/v2"),
         Some(grpc) => format!("{model} at ws://{http}/v1/stream, http://{http}/v2 and grpc://{grpc}"),
     };
+    let text = if args.ui { format!("{text}; page: http://{http}/") } else { text };
     let line = json!({ "model": model, "http": http.to_string(), "grpc": grpc.map(|grpc| grpc.to_string()), "token": has_token });
     print(&if json { line.to_string() } else { text })?;
     server.run_until_signal().map_err(ServeError::into)
