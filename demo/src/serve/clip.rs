@@ -401,7 +401,10 @@ fn read(path: &Path) -> Result<(Document, String), Error> {
     document.check().map_err(no_results)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let title = name.strip_suffix(".json").unwrap_or(&name);
-    Ok((document, title.strip_suffix(".3d").unwrap_or(title).to_owned()))
+    let title = title.strip_suffix(".3d").unwrap_or(title);
+    // a person's file is named CLIP.person1.3d.json
+    let of_person = document.person.map(|id| format!(".person{id}")).unwrap_or_default();
+    Ok((document, title.strip_suffix(&of_person).unwrap_or(title).to_owned()))
 }
 
 impl Document {
@@ -446,8 +449,7 @@ pub fn videos(clip: &Clip, video: Option<&Path>) -> Vec<Video> {
     const ENDINGS: [&str; 5] = ["mp4", "mov", "m4v", "webm", "mkv"];
     let Some(first) = clip.people.first() else { return Vec::new() };
     let folder = first.path.parent().unwrap_or(Path::new(""));
-    // a person's files are named CLIP.person1.3d.json
-    let stem = clip.title.rsplit_once(".person").map_or(clip.title.as_str(), |(stem, _)| stem);
+    let stem = &clip.title;
     let beside = ENDINGS.map(|ending| folder.join(format!("{stem}.{ending}"))).into_iter().find(|path| path.is_file());
     let film = folder.join(format!("{stem}.3d.mp4"));
     let source = video.map(Path::to_owned).or(beside).map(|path| (path, 0.0, None));

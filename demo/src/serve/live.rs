@@ -177,5 +177,5 @@ fn jpeg(frame: &Mat) -> opencv::Result<Picture> {
     };
     let mut bytes = Vector::new();
     imgcodecs::imencode(".jpg", frame, &mut bytes, &Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, JPEG_QUALITY]))?;
-    Ok(Picture::from(bytes.to_vec()))
+    Ok(Picture::copy_from_slice(bytes.as_slice()))
 }

@@ -460,7 +460,8 @@ class Page {
       ...people.map(({ id, label }) => {
         const button = document.createElement("button");
         const isChosen = id === this.chosen;
-        Object.assign(button, { type: "button", textContent: label, role: "radio", ariaChecked: String(isChosen), tabIndex: isChosen ? 0 : -1 });
+        button.append(...chipText(label));
+        Object.assign(button, { type: "button", role: "radio", ariaChecked: String(isChosen), tabIndex: isChosen ? 0 : -1 });
         button.style.setProperty("--person", personColours(id, this.dark).right);
         button.addEventListener("click", () => this.choose(id));
         button.addEventListener("keydown", (event) => {
@@ -681,6 +682,16 @@ class Page {
     const isWaiting = !source.has(player.timeS);
     document.body.classList.toggle("waiting", isWaiting);
   }
+}
+
+/** A person's name; narrow pages show but its number. @param {string} label */
+function chipText(label) {
+  const [, word, number] = label.match(/^(Person )(\d+)$/) ?? [];
+  if (!number) return [label];
+  const span = document.createElement("span");
+  span.className = "word";
+  span.textContent = word;
+  return [span, number];
 }
 
 /** What the lengths rest on, in words. @param {string | undefined} source @param {number} heightM */

@@ -23,6 +23,7 @@ export class Player {
     this.timeS = source.startS;
     this.lastTick = 0;
     video.addEventListener("ended", () => this.atEnd());
+    for (const event of ["loadeddata", "seeked"]) video.addEventListener(event, () => this.changed());
     // the browser may stop it: no power, another tab
     video.addEventListener("pause", () => {
       if (this.playing && this.hasVideo && !video.ended) this.pause();
