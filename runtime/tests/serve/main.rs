@@ -13,4 +13,5 @@ mod soak;
 mod stop;
 mod streams;
 mod token;
+mod ui;
 mod unruly;
