@@ -15,7 +15,7 @@ use pose::{
     world::{self, Scale},
 };
 
-use crate::{AnyEngine, Device, EngineOptions, Error, LiftedClip, StepEngine};
+use crate::{AnyEngine, EngineOptions, Error, LiftedClip, StepEngine};
 
 /// A pause in the clip longer than this starts anew: no motion is made up across it, and no window looks over it.
 pub const LONGEST_PAUSE_S: f64 = 1.0;
@@ -23,7 +23,7 @@ pub const LONGEST_PAUSE_S: f64 = 1.0;
 pub(crate) const RATE_TOLERANCE: f64 = 0.1;
 /// Most frames in one call of the engine, over all its windows: bounds the memory of a call.
 const FRAMES_PER_CALL_CPU: usize = 512;
-const FRAMES_PER_CALL_CUDA: usize = 8192;
+const FRAMES_PER_CALL_GPU: usize = 8192;
 /// Longest sequence in one call of a live model's sequence graph, which holds all of it in memory: four and a half minutes at 30 frames
 /// a second.
 const LONGEST_SEQUENCE: usize = 8192;
@@ -336,11 +336,8 @@ impl Lifter {
     pub(crate) fn windows_per_call(&self, flip: bool) -> usize {
         let inputs_per_window = if flip { 2 } else { 1 };
         let fixed = if let AnyEngine::Whole(engine) = &self.engine { engine.batch() } else { Some(1) };
-        let inputs = match (fixed, self.engine.device()) {
-            (Some(fixed), _) => fixed,
-            (None, Device::Cpu) => FRAMES_PER_CALL_CPU / self.frames,
-            (None, Device::Cuda { .. }) => FRAMES_PER_CALL_CUDA / self.frames,
-        };
+        let frames = if self.engine.device().is_gpu() { FRAMES_PER_CALL_GPU } else { FRAMES_PER_CALL_CPU };
+        let inputs = fixed.unwrap_or(frames / self.frames);
         (inputs / inputs_per_window).max(1)
     }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::{FLOAT, Graph, INT64, WEIGHTS, affine, metadata, rooted, scanning};
 use pose::{metadata::ModelMetadata, normalise::Normalisation};
-use runtime::{Device, Engine, EngineOptions, Error};
+use runtime::{Backend, Device, Engine, EngineOptions, Error};
 
 /// Numbers without pattern in -1..1, the same in each run.
 fn noise(n: usize) -> Vec<f32> {
@@ -260,15 +260,36 @@ fn a_device_that_is_not_there_is_an_error() {
     let options = EngineOptions { device: Device::Cuda { index: 99 }, ..Default::default() };
     let message = refusal(Engine::open(&path, &options));
     assert!(message.starts_with("the device cuda:99 was asked for, but"), "{message}");
+    let options = EngineOptions { device: Device::TensorRt { index: 99 }, ..Default::default() };
+    let message = refusal(Engine::open(&path, &options));
+    assert!(message.starts_with("the device tensorrt:99 was asked for, but"), "{message}");
+}
+
+#[test]
+fn the_automatic_device_is_one_that_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = rooted(-1, -1, 3).write(folder.path(), "model.onnx");
+    let options = EngineOptions { device: Device::Auto, ..Default::default() };
+    let engine = Engine::open(&path, &options).unwrap();
+    assert!(matches!(engine.device(), Device::Cpu | Device::Cuda { index: 0 }), "{}", engine.device());
+    assert_eq!(engine.run(&[0.5; 17 * 3], [1, 1, 17, 3]).unwrap().len(), 17 * 3);
+    let options = EngineOptions { backend: Backend::Tract, ..options };
+    assert_eq!(Engine::open(&path, &options).unwrap().device(), Device::Cpu, "tract has no other");
 }
 
 #[test]
 fn devices_have_names() {
-    for (text, device) in [("cpu", Device::Cpu), ("cuda", Device::Cuda { index: 0 }), ("cuda:3", Device::Cuda { index: 3 })] {
+    for (text, device) in [
+        ("cpu", Device::Cpu),
+        ("cuda", Device::Cuda { index: 0 }),
+        ("cuda:3", Device::Cuda { index: 3 }),
+        ("tensorrt", Device::TensorRt { index: 0 }),
+        ("auto", Device::Auto),
+    ] {
         assert_eq!(text.parse(), Ok(device));
     }
     assert_eq!(Device::Cuda { index: 3 }.to_string(), "cuda:3");
-    for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0"] {
+    for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "auto:1", "tensorrt:x"] {
         assert!(wrong.parse::<Device>().is_err(), "{wrong}");
     }
 }

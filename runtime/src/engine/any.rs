@@ -23,6 +23,7 @@ impl AnyEngine {
     /// As [`Engine::open`]; as [`StepEngine::open`] for a graph of several inputs.
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
         let path = path.as_ref();
+        let options = &options.settled()?;
         let graph = graph::open(path, options)?;
         Ok(match graph.inputs().len() {
             0 | 1 => Self::Whole(Engine::new(path, graph, options)?),

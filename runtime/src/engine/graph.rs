@@ -84,8 +84,8 @@ pub(super) fn open(path: &Path, options: &EngineOptions) -> Result<Box<dyn Graph
 #[cfg(feature = "tract")]
 fn open_tract(path: &Path, options: &EngineOptions) -> Result<Box<dyn Graph>, Error> {
     match options.device {
-        super::Device::Cpu => Ok(Box::new(super::tract::TractGraph::open(path, options)?)),
-        device @ super::Device::Cuda { .. } => Err(Error::Device {
+        super::Device::Cpu | super::Device::Auto => Ok(Box::new(super::tract::TractGraph::open(path, options)?)),
+        device => Err(Error::Device {
             device,
             reason: "the engine tract runs on the processor alone: choose the device cpu, or the engine ort".into(),
         }),

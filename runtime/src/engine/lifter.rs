@@ -41,6 +41,7 @@ impl Engine {
     /// device that cannot be used.
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
         let path = path.as_ref();
+        let options = &options.settled()?;
         Self::new(path, graph::open(path, options)?, options)
     }
 

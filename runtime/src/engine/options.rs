@@ -1,6 +1,12 @@
 //! How to open a model: engine, device, threads.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use crate::Error;
 
 /// The library that runs a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -45,6 +51,31 @@ pub enum Device {
         /// Which GPU, from 0.
         index: i32,
     },
+    /// The same GPU through NVIDIA's TensorRT, which compiles a graph for it first; needs TensorRT's libraries too.
+    TensorRt {
+        /// Which GPU, from 0.
+        index: i32,
+    },
+    /// The first CUDA GPU if one can be used, else the processor; which of them is said in the log. An open engine has one of the others.
+    Auto,
+}
+
+impl Device {
+    /// Whether tensors lie in a GPU's memory.
+    pub(crate) fn is_gpu(self) -> bool {
+        matches!(self, Self::Cuda { .. } | Self::TensorRt { .. })
+    }
+
+    /// [`Device::Auto`] as one of the others, by a trial; those as they are. `onnxruntime` as in [`EngineOptions`].
+    ///
+    /// # Errors
+    /// The ONNX Runtime library is missing.
+    pub fn settled(self, onnxruntime: Option<&Path>) -> Result<Self, Error> {
+        match self {
+            Self::Auto => super::ort::automatic_device(onnxruntime),
+            other => Ok(other),
+        }
+    }
 }
 
 impl fmt::Display for Device {
@@ -52,6 +83,8 @@ impl fmt::Display for Device {
         match self {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda { index } => write!(f, "cuda:{index}"),
+            Self::TensorRt { index } => write!(f, "tensorrt:{index}"),
+            Self::Auto => f.write_str("auto"),
         }
     }
 }
@@ -59,16 +92,22 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = String;
 
-    /// `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    /// `cpu`, `cuda` (the first GPU), `cuda:N`, `tensorrt`, `tensorrt:N` or `auto`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once(':') {
-            None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "cuda" => Ok(Self::Cuda { index: 0 }),
-            Some(("cuda", index)) => match index.parse() {
-                Ok(index) if index >= 0 => Ok(Self::Cuda { index }),
-                _ => Err(format!("expected the number of a GPU after \"cuda:\", found \"{index}\"")),
+        let (name, index) = text.split_once(':').map_or((text, None), |(name, index)| (name, Some(index)));
+        let index = match index {
+            None => 0,
+            Some(index) => match index.parse() {
+                Ok(number) if number >= 0 && name != "cpu" && name != "auto" => number,
+                _ => return Err(format!("expected the number of a GPU after \"cuda:\" or \"tensorrt:\", found \"{text}\"")),
             },
-            _ => Err(format!("expected cpu, cuda or cuda:N, found \"{text}\"")),
+        };
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda { index }),
+            "tensorrt" => Ok(Self::TensorRt { index }),
+            "auto" => Ok(Self::Auto),
+            _ => Err(format!("expected cpu, cuda, cuda:N, tensorrt, tensorrt:N or auto, found \"{text}\"")),
         }
     }
 }
@@ -96,6 +135,15 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// With a device that is not [`Device::Auto`].
+    pub(super) fn settled(&self) -> Result<Self, Error> {
+        let device = match self.backend {
+            Backend::Tract if self.device == Device::Auto => Device::Cpu, // it has no other
+            _ => self.device.settled(self.onnxruntime.as_deref())?,
+        };
+        Ok(Self { device, ..self.clone() })
+    }
+
     /// The number of threads to ask for: ONNX Runtime's own default would also pin them to processors.
     pub(super) fn thread_count(&self) -> usize {
         /// More threads than this help nobody, and might not start at all.

@@ -2,11 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use ort::{
-    ep,
+    ep::{self, ExecutionProvider as _},
     session::{Session, SessionInputValue, builder::SessionBuilder},
     value::{Outlet, TensorElementType, TensorRef, ValueType},
 };
@@ -93,21 +93,51 @@ fn tensor<'a>(input: &View<'a>) -> ort::Result<SessionInputValue<'a>> {
 }
 
 fn on_device(builder: SessionBuilder, device: Device) -> Result<SessionBuilder, Error> {
-    match device {
-        Device::Cpu => Ok(builder),
-        Device::Cuda { index } => {
-            // Without `error_on_failure` a provider that cannot start leaves the model on the CPU, silently.
-            let provider = ep::CUDA::default().with_device_id(index).build().error_on_failure();
-            builder.with_execution_providers([provider]).map_err(|error| Error::Device {
-                device,
-                reason: format!(
-                    "ONNX Runtime cannot start it ({}): take the library of onnxruntime-gpu, put the CUDA 13 libraries on \
-                     LD_LIBRARY_PATH, or choose the device cpu",
-                    one_line(error.message())
-                ),
-            })
+    // Without `error_on_failure` a provider that cannot start leaves the model on the CPU, silently.
+    let cuda = |index| ep::CUDA::default().with_device_id(index).build().error_on_failure();
+    let (providers, mend) = match device {
+        Device::Cpu | Device::Auto => return Ok(builder), // `settled` left no other than the CPU
+        Device::Cuda { index } => (vec![cuda(index)], "take the library of onnxruntime-gpu, put the CUDA 13 libraries on LD_LIBRARY_PATH"),
+        // What TensorRT does not take, our operator among it, runs on CUDA.
+        Device::TensorRt { index } => (
+            vec![ep::TensorRT::default().with_device_id(index).build().error_on_failure(), cuda(index)],
+            "take the library of onnxruntime-gpu, put the libraries of TensorRT 10 and CUDA 13 on LD_LIBRARY_PATH",
+        ),
+    };
+    builder.with_execution_providers(providers).map_err(|error| Error::Device {
+        device,
+        reason: format!("ONNX Runtime cannot start it ({}): {mend}, or choose the device cpu", one_line(error.message())),
+    })
+}
+
+/// An ONNX model of one node, y = x, in opset 17.
+const IDENTITY: &[u8] = b"\x08\t:7\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11";
+
+/// The first GPU if a session can be made there, else the CPU; tried once for the process, and told in the log.
+pub(super) fn automatic_device(library: Option<&Path>) -> Result<Device, Error> {
+    static TRIED: OnceLock<Device> = OnceLock::new();
+    let environment = onnxruntime::environment(library)?;
+    let gpu = Device::Cuda { index: 0 };
+    let start = || -> Result<(), String> {
+        // Asked first, for its clear words.
+        if !ep::CUDA::is_available().unwrap_or(false) {
+            return Err("this build of ONNX Runtime is for the CPU".to_owned());
         }
-    }
+        let words = |error: &ort::Error| one_line(error.message());
+        let builder = Session::builder(&environment).map_err(|error| words(&error))?;
+        let mut builder = on_device(builder, gpu).map_err(|error| error.to_string())?;
+        builder.commit_from_memory(IDENTITY).map(drop).map_err(|error| words(&error))
+    };
+    Ok(*TRIED.get_or_init(|| match start() {
+        Ok(()) => {
+            tracing::info!("device auto: {gpu}");
+            gpu
+        }
+        Err(reason) => {
+            tracing::info!("device auto: cpu, because CUDA cannot be used ({reason})");
+            Device::Cpu
+        }
+    }))
 }
 
 /// Says what is wrong with a file that ONNX Runtime refused.
@@ -126,7 +156,9 @@ fn open_error(path: &Path, options: &EngineOptions, message: &str) -> Error {
     };
     match options.device {
         // The provider's libraries load with the session: a failure may be the device's, and says so.
-        device @ Device::Cuda { .. } if message.contains("CUDA") => Error::Device { device, reason: one_line(message) },
+        device if device.is_gpu() && ["CUDA", "TensorRT", "TRT"].iter().any(|name| message.contains(name)) => {
+            Error::Device { device, reason: one_line(message) }
+        }
         _ => Error::NotOnnx { path: path.to_owned(), reason },
     }
 }

@@ -135,6 +135,7 @@ impl StepEngine {
         let path = path.as_ref();
         // before the file is read: one that is replaced meanwhile is told too
         let stamp = stamp(path);
+        let options = &options.settled()?;
         let of_a_lane = EngineOptions { threads: 1, ..options.clone() };
         let graph = graph::open(path, &of_a_lane)?;
         let ports = step_ports(graph.inputs(), graph.outputs()).map_err(|(expected, found)| Error::NotAStep {
@@ -142,10 +143,7 @@ impl StepEngine {
             expected,
             found,
         })?;
-        let lanes = match options.device {
-            Device::Cpu => options.thread_count().min(MOST_LANES),
-            Device::Cuda { .. } => 1,
-        };
+        let lanes = if options.device.is_gpu() { 1 } else { options.thread_count().min(MOST_LANES) };
         let no_threads = |error: rayon::ThreadPoolBuildError| Error::Run { path: path.to_owned(), reason: error.to_string() };
         let pool = ThreadPoolBuilder::new().num_threads(lanes).thread_name(|number| format!("lane {number}"));
         let engine = Self {

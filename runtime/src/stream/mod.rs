@@ -40,7 +40,7 @@ pub use self::core::{
     DEFAULT_LOOK_AHEAD, MAX_HOLD_S, MAX_TIME_S, MAX_WINDOWS_WAITING, StreamCore, StreamModel, StreamOptions, StreamPose, StreamStats, Way,
 };
 pub use self::settings::{OneEuroSettings, StreamSettings};
-use crate::{AnyEngine, Device, Error, Lifter, StepEngine, lifter::POSE_VALUES};
+use crate::{AnyEngine, Error, Lifter, StepEngine, lifter::POSE_VALUES};
 
 /// One person's keypoints, live: each frame that is pushed comes back as a pose, at once or [`look_ahead`](StreamOptions::look_ahead)
 /// frames later. (Frames in which nobody is seen, longer than is held, do not; nor do those that come at more than eight times the model's
@@ -193,16 +193,13 @@ fn run_windows(lifter: &Lifter, flip: bool, streams: &mut [&mut StreamCore], giv
 
 /// Most streams in one step of the engine. On a processor few: what a layer leaves should still be near when the next one takes it up.
 const STREAMS_PER_STEP_CPU: usize = 4;
-const STREAMS_PER_STEP_CUDA: usize = 1024;
+const STREAMS_PER_STEP_GPU: usize = 1024;
 
 /// One frame of each stream that has one, again and again until none has; streams are shared out among the engine's lanes.
 fn run_steps(engine: &StepEngine, streams: &mut [&mut StreamCore], give: Give<'_>) -> usize {
     let mut due: Vec<(usize, &mut StreamCore)> =
         streams.iter_mut().enumerate().filter(|(_, stream)| stream.is_due()).map(|(index, stream)| (index, &mut **stream)).collect();
-    let most = engine.max_batch().min(match engine.device() {
-        Device::Cpu => STREAMS_PER_STEP_CPU,
-        Device::Cuda { .. } => STREAMS_PER_STEP_CUDA,
-    });
+    let most = engine.max_batch().min(if engine.device().is_gpu() { STREAMS_PER_STEP_GPU } else { STREAMS_PER_STEP_CPU });
     let pieces = engine.side_by_side(&mut due, most, |streams| {
         let (mut ran, mut answers) = (0, Vec::with_capacity(streams.len()));
         loop {

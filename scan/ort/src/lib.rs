@@ -33,6 +33,11 @@ pub fn operator_domain() -> ort::Result<OperatorDomain> {
     OperatorDomain::new(schema::DOMAIN)?.add(of_f32())?.add(of_f16())?.add(CudaScan(of_f32()))?.add(CudaScan(of_f16()))
 }
 
+/// Whether NVRTC, which compiles the operator's kernels for CUDA, can be loaded; whoever runs on the CPU needs none.
+pub fn can_compile_for_cuda() -> bool {
+    scan::cuda::is_available()
+}
+
 /// Runs `commit`, which makes a session with [`operator_domain`] in it, such that threads may do so at the same time.
 ///
 /// ONNX Runtime 1.31 keeps the versions of all domains in one map of the process and adds a custom domain by "is it there?

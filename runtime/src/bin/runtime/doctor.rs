@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use ort::ep::{CUDA, ExecutionProvider as _};
+use ort::ep::{CUDA, ExecutionProvider as _, TensorRT};
 use pose::JOINTS;
 use runtime::{Backend, Device, Engine, EngineOptions};
 use serde::Serialize;
@@ -146,7 +146,29 @@ fn cuda(library_here: bool) -> Vec<Finding> {
             "pip install 'onnxruntime-gpu>=1.31' and set ORT_DYLIB_PATH to its libonnxruntime file",
         ),
     };
-    vec![driver, provider]
+    let tensorrt = match library_here && TensorRT::is_available().unwrap_or(false) {
+        true => Finding::here(
+            "TensorRT provider",
+            "tensorrt",
+            "this build of ONNX Runtime has it; TensorRT's libraries load with the first model",
+        ),
+        false => Finding::missing(
+            "TensorRT provider",
+            "tensorrt",
+            if library_here { "this build of ONNX Runtime has none" } else { "no ONNX Runtime" },
+            "take onnxruntime-gpu as above, and pip install tensorrt-cu13-libs; --device cuda needs neither",
+        ),
+    };
+    let compiler = match poselift_scan_ort::can_compile_for_cuda() {
+        true => Finding::here("NVRTC", "cuda", "compiles the scan for the GPU that is there, once; kept in the cache folder"),
+        false => Finding::missing(
+            "NVRTC",
+            "cuda",
+            "none",
+            "scripts/native.sh nvrtc (in a clone), or: pip install nvidia-cuda-nvrtc and set POSELIFT_NVRTC to its libnvrtc.so.13",
+        ),
+    };
+    vec![driver, provider, tensorrt, compiler]
 }
 
 fn model_runs(model: Option<&Path>, root: Option<&Path>, options: &EngineOptions, library_here: bool) -> Finding {
@@ -159,7 +181,7 @@ fn model_runs(model: Option<&Path>, root: Option<&Path>, options: &EngineOptions
     }
     match try_model(&path, options) {
         Ok(found) => Finding::here(WHAT, "runtime", found),
-        Err(error) if options.device == Device::Cpu => {
+        Err(error) if matches!(options.device, Device::Cpu | Device::Auto) => {
             Finding::missing(WHAT, "runtime", error.to_string(), "export it again: export onnx CHECKPOINT.pth")
         }
         Err(error) => Finding::missing(

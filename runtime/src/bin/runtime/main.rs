@@ -42,7 +42,8 @@ struct EngineArgs {
     /// What runs the model: ort (ONNX Runtime) or tract (pure Rust, needs no library).
     #[arg(long, global = true, default_value = "ort", value_name = "ort|tract")]
     engine: Backend,
-    /// Where the model runs: cpu, cuda or cuda:N.
+    /// Where the model runs: cpu, cuda, cuda:N, tensorrt, tensorrt:N, or auto (the first GPU that works, else cpu; the log says which). A
+    /// device that was named and cannot be used is an error.
     #[arg(long, global = true, default_value = "cpu")]
     device: Device,
     /// Threads; 0 = as many as there are processors.

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""One window of 243 frames through the 16.25 M model, by every road there is, interleaved in one run.
+
+    python benches/python/inference.py --export target/release/export --runtime target/release/runtime --ops target/release/libposelift_ops.so
+
+The twin's own weights go through each: PyTorch eager; `torch.onnx` with the scan as a Loop, the usual way; our export with the scan as operator,
+with its function body, and in int8; our export in `runtime`. The floor is the time of our graph's matrix products alone.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+import twin
+from onnx import helper
+from twin import JOINTS, MODELS, Twin
+
+
+@torch.jit.script
+def looped_scan(u: torch.Tensor, delta: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """The twin's scan as a loop that torch.onnx writes down as a Loop, not as 243 copies of its body."""
+    state = torch.zeros(u.size(0), u.size(2), a.size(1), dtype=u.dtype)
+    y = torch.zeros(u.size(0), 0, u.size(2), dtype=u.dtype)
+    for t in range(u.size(1)):
+        step = delta[:, t].unsqueeze(-1)
+        state = torch.exp(step * a) * state + step * u[:, t].unsqueeze(-1) * b[:, t].unsqueeze(1)
+        y = torch.cat([y, (state * c[:, t].unsqueeze(1)).sum(-1).unsqueeze(1)], 1)
+    return y + u * d
+
+
+def session(path, threads, ops=None, profile=None):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if ops:
+        options.register_custom_ops_library(str(ops))
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def products(path, threads, ops, x, folder):
+    """Shapes of the graph's matrix products, as they ran, with how often each."""
+    s = session(path, threads, ops, folder / "profile")
+    s.run(None, {s.get_inputs()[0].name: x})
+    found = Counter()
+    for event in json.loads(Path(s.end_profiling()).read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["args"].get("op_name") in ("MatMul", "FusedMatMul", "Gemm"):
+            shapes = [tuple(next(iter(shape.values()))) for shape in event["args"]["input_type_shape"]]
+            if event["args"]["op_name"] == "FusedMatMul":  # of a matrix with its own transpose
+                shapes[1] = shapes[1][:-2] + (shapes[1][-1], shapes[1][-2])
+            found[shapes[0], shapes[1]] += 1
+    return found
+
+
+class Floor:
+    """The products alone, each with its output in place."""
+
+    def __init__(self, shapes, threads):
+        self.calls, self.macs = [], 0
+        for (a, b), count in shapes.items():
+            self.macs += count * int(np.prod(a)) * b[-1]
+            constant = [helper.make_tensor("b", 1, b, np.random.randn(*b).astype(np.float32).tobytes(), raw=True)] if len(b) == 2 else []
+            inputs = [helper.make_tensor_value_info("a", 1, a)] + ([] if constant else [helper.make_tensor_value_info("b", 1, b)])
+            graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "product", inputs, [helper.make_tensor_value_info("y", 1, None)], constant)
+            model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+            s = session(model.SerializeToString(), threads)
+            binding = s.io_binding()
+            for i in s.get_inputs():
+                binding.bind_cpu_input(i.name, np.random.randn(*i.shape).astype(np.float32))
+            binding.bind_output("y", "cpu")
+            s.run_with_iobinding(binding)
+            binding.bind_ortvalue_output("y", binding.get_outputs()[0])
+            self.calls.append((s, binding, count))
+
+    def __call__(self):
+        for s, binding, count in self.calls:
+            for _ in range(count):
+                s.run_with_iobinding(binding)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--export", required=True, type=Path, help="the built `export`")
+    parser.add_argument("--runtime", required=True, type=Path, help="the built `runtime`")
+    parser.add_argument("--ops", required=True, type=Path, help="the built libposelift_ops.so")
+    parser.add_argument("--calibrate", nargs="*", default=[], type=Path, help="keypoint files for int8, which is left out without them")
+    parser.add_argument("--model", choices=MODELS, default="mamba-gcn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    config = MODELS[args.model]
+    model = Twin(config).eval()
+    x = torch.randn(1, config.n_frames, JOINTS, config.dim_in) * 0.3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        torch.save({"model": model.state_dict()}, folder / "twin.pth")
+        settings = ["--mamba", "selective"] + [f"--set=num_heads={config.num_heads}", f"--set=neighbour_num={config.neighbour_num}"]
+
+        def export(out, *more):
+            subprocess.run([args.export, "onnx", folder / "twin.pth", *settings, "--threads", str(args.threads), "--out", folder / out, *more], check=True, stdout=subprocess.DEVNULL)
+
+        export("ours.onnx")
+        contestants = {}
+        feed = lambda s: lambda: s.run(None, {s.get_inputs()[0].name: x.numpy()})[0]
+        contestants["floor: the products alone"] = floor = Floor(products(folder / "ours.onnx", args.threads, args.ops, x.numpy(), folder), args.threads)
+        contestants["ours"] = feed(session(folder / "ours.onnx", args.threads, args.ops))
+        if args.calibrate:
+            export("int8.onnx", "--precision", "int8", "--calibrate", *args.calibrate)
+            contestants["ours, int8"] = feed(session(folder / "int8.onnx", args.threads, args.ops))
+        contestants["ours, function body"] = feed(session(folder / "ours.onnx", args.threads))
+        with torch.no_grad():
+            contestants["PyTorch eager"] = lambda: model(x).numpy()
+            expected = model(x).numpy()
+            whole, twin.selective_scan = twin.selective_scan, looped_scan
+            torch.onnx.export(model, (x,), folder / "loop.onnx", dynamo=False, opset_version=17)
+            twin.selective_scan = whole
+            loops = sum(node.op_type == "Loop" for node in onnx.load(folder / "loop.onnx").graph.node)
+            contestants[f"torch.onnx, {loops} Loops"] = feed(session(folder / "loop.onnx", args.threads))
+            for name, run in contestants.items():
+                result = run()
+                if result is not None:
+                    close = np.mean(np.abs(result - expected) < 1e-3)
+                    print(f"{name}: {100 * close:.1f} % of the outputs within 1e-3 of eager", file=sys.stderr)
+            times = {name: [] for name in contestants} | {"ours in `runtime`": []}
+            for _ in range(args.rounds):
+                for name, run in contestants.items():
+                    start = time.perf_counter()
+                    run()
+                    times[name].append(time.perf_counter() - start)
+                bench = [args.runtime, "bench", folder / "ours.onnx", "--threads", str(args.threads), "--seconds", "4", "--warm-up", "2", "--json"]
+                times["ours in `runtime`"].append(1e-3 * json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["p50_ms"])
+    median = {name: statistics.median(values) for name, values in times.items()}
+    print(f"{floor.macs / 1e9:.1f} GMAC in products, {2e-9 * floor.macs / median['floor: the products alone']:.0f} GFLOP/s; {args.threads} threads, {args.rounds} rounds, seconds for one window")
+    print("| | median | least | times ours |\n|---|---|---|---|")
+    for name, values in times.items():
+        print(f"| {name} | {median[name]:.3f} | {min(values):.3f} | {median[name] / median['ours']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
