@@ -6,7 +6,7 @@ carry=$(realpath "${1:?folder with trainer, configs/ and mocap/}"); out=${2:?fol
 mkdir -p "$out"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 torch=$(python3 -c 'import os, torch; assert torch.__version__.startswith("2.11.0"), torch.__version__; print(os.path.dirname(torch.__file__))')
-export LD_LIBRARY_PATH="$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LIBTORCH_CUDA_DIR="$torch/lib" OMP_WAIT_POLICY=passive
+export LD_LIBRARY_PATH="$torch/lib:$torch/../nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LIBTORCH_CUDA_DIR="$torch/lib" OMP_WAIT_POLICY=passive
 trainer() { "$carry/trainer" "$@"; }
 
 trainer train --config "$carry/configs/clip-xs.toml" --data "$carry/mocap" --out "$out/run" --device cuda --max-minutes "$minutes" \

@@ -39,6 +39,11 @@ json.dump({"format": "poselift-keypoints/1", "skeleton": "h36m17", "image": {"wi
 P
 "$python" examples/python/run_model.py models/clip-xs.onnx "$work/clip.json" --out "$work/poses.npy" --ops "$library"
 "$python" -c 'import numpy, sys; p = numpy.load(sys.argv[1]); assert p.shape == (40, 17, 3) and numpy.isfinite(p).all(), p.shape' "$work/poses.npy"
+if "$python" -c 'import torch, onnx' 2>/dev/null; then
+  "$python" -W ignore examples/python/export_mamba.py "$work/mamba.onnx" --ops "$library"
+else
+  echo "skipped: examples/python/export_mamba.py (the environment has no torch)"
+fi
 if [ -n "${ONNXRUNTIME_INCLUDE:-}" ]; then
   # The wheel has the library under one name; programs look for another.
   for name in libonnxruntime.so libonnxruntime.so.1; do ln -s "$PWD"/.native/onnxruntime/lib/libonnxruntime.so.1.* "$work/$name"; done
