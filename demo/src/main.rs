@@ -7,21 +7,23 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use demo::blazepose::Quality;
+use demo::detect::DetectorArgs;
+use demo::live::{self, LiveArgs};
 use demo::observe::Section;
 use demo::progress::Progress;
 use demo::room::Room;
 use demo::run::{Input, MotionFile, PersonSummary, Request, Summary, Who, run};
-use demo::serve::{Server, Show};
+use demo::serve::{Feed, FeedSink, Server, Show};
 use runtime::Device;
 use tracing_subscriber::EnvFilter;
 
 /// Lifts the people of a clip to 3D and writes CLIP.3d.mp4 (side by side), CLIP.3d.json and CLIP.3d.npz.
 #[derive(Debug, Parser)]
 #[command(name = "demo", version)]
-#[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["video", "keypoints", "show"])))]
+#[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["video", "keypoints", "show", "camera"])))]
 struct Args {
-    /// The clip
-    #[arg(long, value_name = "FILE")]
+    /// The clip, or the address of a live stream (rtsp://..., http://..., udp://...)
+    #[arg(long, value_name = "FILE|URL")]
     video: Option<PathBuf>,
     /// 2D keypoints (JSON or NPZ) instead of a clip: the detector is skipped, the film shows no pictures
     #[arg(long, value_name = "FILE", conflicts_with = "video")]
@@ -35,9 +37,10 @@ struct Args {
     /// The lifter, an ONNX file written by `export onnx` [default: the shipped one in models/]
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Which of BlazePose's landmark networks
-    #[arg(long, value_enum, default_value_t)]
-    detector_quality: Quality,
+    #[command(flatten)]
+    detector: DetectorArgs,
+    #[command(flatten)]
+    live: LiveArgs,
     /// Folder for the results, made if need be [default: that of the clip]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -91,7 +94,7 @@ impl Args {
         let input = match (self.video, self.keypoints) {
             (Some(path), None) => {
                 let section = Section { start_s: self.start, duration_s: self.duration.unwrap_or(f64::INFINITY) };
-                Input::Video { path, section, quality: self.detector_quality }
+                Input::Video { path, section, detector: self.detector.choice(Quality::Heavy)? }
             }
             (None, Some(path)) => Input::Keypoints(path),
             // clap has checked it
@@ -116,8 +119,17 @@ impl Args {
 }
 
 fn main() -> ExitCode {
-    silence_opencv();
+    // OpenCV has read its own variable by now.
+    if std::env::var_os("OPENCV_LOG_LEVEL").is_none() {
+        let _ = opencv::core::set_log_level(opencv::core::LogLevel::LOG_LEVEL_SILENT);
+    }
+    // SAFETY: this is the first thing that the program does, so no other thread reads the environment meanwhile.
+    unsafe { set_unset(&[("OPENCV_FFMPEG_LOGLEVEL", "-8")]) };
     let args = Args::parse();
+    if let Some(live::Source::Url(_)) = args.live.source(args.video.as_deref()) {
+        // SAFETY: reading the command line has started no thread.
+        unsafe { set_unset(&[live::FFMPEG_LIVE]) };
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).without_time().with_ansi(ansi).with_writer(std::io::stderr).init();
@@ -132,22 +144,31 @@ fn main() -> ExitCode {
     }
 }
 
-/// Keeps OpenCV's and FFmpeg's own messages away from the terminal: what matters comes back as an error. Who wants them sets
-/// the variables.
-fn silence_opencv() {
-    const QUIET: [(&str, &str); 2] = [("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")];
-    for (variable, level) in QUIET.into_iter().filter(|(variable, _)| std::env::var_os(variable).is_none()) {
-        // SAFETY: this is the first thing that the program does, so no other thread reads the environment meanwhile.
-        unsafe { std::env::set_var(variable, level) };
+/// Sets variables of OpenCV's FFmpeg that are not set: its own messages are kept away from the terminal (what matters comes back as an
+/// error), and live streams are not held back. Who sets the variables is not overruled.
+///
+/// # Safety
+/// No other thread may read the environment meanwhile.
+unsafe fn set_unset(variables: &[(&str, &str)]) {
+    for (variable, value) in variables.iter().filter(|(variable, _)| std::env::var_os(variable).is_none()) {
+        // SAFETY: the caller has seen to it.
+        unsafe { std::env::set_var(variable, value) };
     }
 }
 
 fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
-        demo::outputs::remove_unfinished();
-        std::process::exit(130);
+        // A live session ends by itself when it is told to.
+        if !live::stop_running() {
+            demo::outputs::remove_unfinished();
+            std::process::exit(130);
+        }
     })
     .map_err(|e| anyhow::anyhow!("cannot watch for interruptions: {e}"))?;
+    if let Some(source) = args.live.source(args.video.as_deref()) {
+        return watch(&args, source);
+    }
+    args.live.refuse_for_clips()?;
     let (serve, video) = (args.serve, args.video.clone());
     if !args.show.is_empty() {
         return show(&args.show, video.as_deref(), serve, as_json);
@@ -180,6 +201,56 @@ fn say_where(server: &Server, as_json: bool) {
     }
     let line = if as_json { serde_json::json!({ "page": url }).to_string() } else { format!("{url} (Ctrl-C ends)") };
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A live session.
+fn watch(args: &Args, source: live::Source) -> anyhow::Result<()> {
+    let is_clips_own = [
+        ("--format", !args.format.is_empty()),
+        ("--out", args.out.is_some()),
+        ("--start", args.start > 0.0),
+        ("--duration", args.duration.is_some()),
+        ("--flip", args.flip),
+        ("--no-video", args.no_video),
+        ("--no-contact", args.room.no_contact),
+    ];
+    if let Some((flag, _)) = is_clips_own.into_iter().find(|(_, is_given)| *is_given) {
+        anyhow::bail!("{flag} is for clips: a live session writes lines of JSON (--ndjson FILE) and nothing else");
+    }
+    let common = live::Common {
+        model: args.model.clone(),
+        who: match args.person {
+            Who::Largest => live::Who::Largest,
+            Who::All => live::Who::All { most: args.most_people },
+            Who::Number(id) => live::Who::Only { id, most: args.most_people },
+        },
+        heights_m: args.height.clone(),
+        room: args.room.clone(),
+        device: args.device,
+        threads: args.threads,
+        progress: Progress { visible: !args.json },
+    };
+    let mut detector = args.detector.choice(Quality::Full)?.open(args.device, args.threads)?;
+    let mut sinks: Vec<Box<dyn live::Sink>> = Vec::new();
+    let mut server = None;
+    if let Some(address) = args.serve {
+        let feed = Feed::new(&source.to_string());
+        let page = server.insert(Server::start(Show::Live(feed.clone()), address)?);
+        if args.live.takes_stdout() {
+            tracing::info!("{}", page.url());
+        } else {
+            say_where(page, args.json);
+        }
+        sinks.push(Box::new(FeedSink::new(feed)?));
+    }
+    let summary = args.live.start(source, common, detector.as_mut(), sinks)?;
+    let text = if args.json { serde_json::to_string(&summary)? } else { summary.to_string() };
+    if args.live.takes_stdout() {
+        tracing::info!("{text}");
+    } else {
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+    Ok(())
 }
 
 /// A reader that goes away early (`| head`) is no error of ours: failed writes are let go.

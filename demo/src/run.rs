@@ -9,8 +9,8 @@ use pose::world::{Scale, ScaleSource};
 use runtime::{Device, EngineOptions, LiftOptions, LiftedClip, Lifter, Together};
 use serde::Serialize;
 
-use crate::blazepose::{BlazePose, Networks, NetworksOptions, Quality};
-use crate::detect::Detector;
+use crate::detect::Choice;
+use crate::film;
 use crate::film::{Actor, Script};
 use crate::observe::{self, Everyone, Person, Section, observe_file, observe_video};
 use crate::outputs::Unfinished;
@@ -19,7 +19,6 @@ use crate::progress::{Meter, Progress};
 use crate::results::Results;
 use crate::room::{self, Room};
 use crate::video::VideoReader;
-use crate::{blazepose, film};
 
 /// The model that is used when none is named, below the workspace.
 pub const DEFAULT_MODEL: &str = "models/clip-xs.onnx";
@@ -27,14 +26,14 @@ pub const DEFAULT_MODEL: &str = "models/clip-xs.onnx";
 /// Where the 2D keypoints come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// A video, through BlazePose.
+    /// A video, through a detector.
     Video {
         /// The file.
         path: PathBuf,
         /// Which part of it.
         section: Section,
-        /// Which landmark network.
-        quality: Quality,
+        /// Which detector.
+        detector: Choice,
     },
     /// A keypoint file that [`formats::keypoints`] reads.
     Keypoints(PathBuf),
@@ -240,9 +239,9 @@ pub enum Error {
     /// A size that nobody has.
     #[error(transparent)]
     Size(#[from] pose::Error),
-    /// See [`blazepose::Error`].
-    #[error(transparent)]
-    Detector(#[from] blazepose::Error),
+    /// The detector cannot be opened.
+    #[error("{0}")]
+    Detector(anyhow::Error),
     /// See [`observe::Error`].
     #[error(transparent)]
     Observe(#[from] observe::Error),
@@ -311,8 +310,8 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
 
     let (mut decode, mut detect, mut lift) = (Meter::default(), Meter::default(), Meter::default());
     let (everyone, detector) = match (from_file, &request.input) {
-        (None, Input::Video { path, section, quality }) => {
-            let mut detector = open_detector(*quality, request)?;
+        (None, Input::Video { path, section, detector }) => {
+            let mut detector = detector.open(request.device, request.threads).map_err(Error::Detector)?;
             let most = request.most_people;
             let everyone = observe_video(path, *section, detector.as_mut(), most, &request.progress, &mut decode, &mut detect)?;
             (everyone, detector.name())
@@ -402,11 +401,6 @@ pub fn run(request: &Request) -> Result<Summary, Error> {
         elapsed_s: start.elapsed().as_secs_f64(),
         detector,
     })
-}
-
-fn open_detector(quality: Quality, request: &Request) -> Result<Box<dyn Detector>, Error> {
-    let options = NetworksOptions { quality, device: request.device, threads: request.threads, ..NetworksOptions::default() };
-    Ok(Box::new(BlazePose::new(Networks::open(&options)?, quality)))
 }
 
 /// Who is lifted: at least one person.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use demo::detect::{self, Detected, Detector, Expected};
 use demo::live::{Error, LiveUpdate, Settings, Sink, Source, Summary, Watch, Who, run};
+use demo::room::Room;
 use opencv::core::{CV_8UC3, Mat, MatTraitConst as _, Point, Scalar, Size};
 use opencv::imgproc;
 use opencv::videoio::{self, VideoWriterTrait as _, VideoWriterTraitConst as _};
@@ -103,7 +104,7 @@ fn settings(source: &str, who: Who) -> Settings {
         watch: Watch { size: None, patience: Duration::from_millis(600), attempts: 0 },
         who,
         heights_m: Vec::new(),
-        fov_deg: None,
+        room: Room::default(),
         one_euro: Some(OneEuro::default()),
     }
 }
@@ -188,7 +189,7 @@ fn one_person_is_followed_and_a_height_is_kept() {
     let last = updates.last().and_then(|update| update.people.first()).expect("somebody");
     assert!((last.height_m - 1.9).abs() < 0.02, "{}", last.height_m);
     // nobody with another id
-    let (_, updates) = go(&self::settings(&source, Who::Only { id: 2 }), &mut *detector(), &AtomicBool::new(false));
+    let (_, updates) = go(&self::settings(&source, Who::Only { id: 2, most: 4 }), &mut *detector(), &AtomicBool::new(false));
     assert!(!updates.is_empty() && updates.iter().all(|update| update.people.is_empty()));
 }
 
@@ -295,5 +296,5 @@ fn what_is_not_there_is_said_in_one_sentence() {
     let bad = |settings: Settings| go(&settings, &mut *detector(), &AtomicBool::new(false)).0.expect_err("an error").to_string();
     let settings = || settings(&source, Who::Largest);
     assert!(bad(Settings { heights_m: vec![170.0], ..settings() }).contains("170"));
-    assert!(bad(Settings { fov_deg: Some(300.0), ..settings() }).contains("300"));
+    assert!(bad(Settings { room: Room { fov_deg: Some(300.0), ..Room::default() }, ..settings() }).contains("300"));
 }

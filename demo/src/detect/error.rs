@@ -68,12 +68,12 @@ pub enum Error {
         found: String,
     },
     /// A network that looks at one person at a time needs BlazePose's to find them.
-    #[error("the detector {} looks at one person at a time, and BlazePose's detector, which is to find them, is not usable: {source}", path.display())]
+    #[error("the detector {} looks at one person at a time, and BlazePose's detector, which is to find them, is not usable: {reason}", path.display())]
     Finder {
         /// The file.
         path: PathBuf,
         /// What is wrong with BlazePose.
-        source: blazepose::Error,
+        reason: blazepose::Error,
     },
     /// BlazePose's detector failed while it was searching.
     #[error(transparent)]

@@ -13,7 +13,7 @@ use opencv::core::Mat;
 use pose::Keypoint;
 use pose::joint_map::Source;
 
-pub use args::DetectorArgs;
+pub use args::{Choice, DetectorArgs};
 pub use error::Error;
 pub use own::{Options, open};
 

@@ -70,7 +70,7 @@ impl OwnDetector {
             Kind::MoveNetSingle => Some(Finder::WholePicture),
             kind if kind.is_top_down() => {
                 let finder = Finder::blazepose(options.device, options.threads);
-                Some(finder.map_err(|source| Error::Finder { path: path.to_owned(), source })?)
+                Some(finder.map_err(|reason| Error::Finder { path: path.to_owned(), reason })?)
             }
             _ => None,
         };

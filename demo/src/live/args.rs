@@ -14,12 +14,13 @@ use super::{DEFAULT_MODEL, DEFAULT_PATIENCE_S, Error, Ndjson, Settings, Sink, Si
 use crate::detect::Detector;
 use crate::paths::find_above;
 use crate::progress::Progress;
+use crate::room::Room;
 
 /// Flags that only a live session has.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LiveArgs {
     /// A camera, live: its number (0), its device (/dev/video0), an address (rtsp://...), or fake:CLIP, a video in its place
-    #[arg(long, value_name = "CAMERA")]
+    #[arg(long, value_name = "CAMERA", conflicts_with_all = ["video", "keypoints", "show"])]
     pub camera: Option<Source>,
     /// Live: size to ask the camera for, such as 1280x720
     #[arg(long, value_name = "WIDTHxHEIGHT")]
@@ -55,8 +56,8 @@ pub struct Common {
     pub who: Who,
     /// Statures in the order of ids.
     pub heights_m: Vec<f32>,
-    /// Horizontal field of view.
-    pub fov_deg: Option<f32>,
+    /// What is known of the camera.
+    pub room: Room,
     /// Where the lifter runs.
     pub device: Device,
     /// Its threads; 0 takes as many as there are processors.
@@ -70,6 +71,21 @@ impl LiveArgs {
     pub fn source(&self, video: Option<&Path>) -> Option<Source> {
         let url = video.and_then(Path::to_str).filter(|text| is_url(text)).map(|url| Source::Url(url.to_owned()));
         self.camera.clone().or(url)
+    }
+
+    /// Flags of live sessions are refused for clips.
+    ///
+    /// # Errors
+    /// One was given.
+    pub fn refuse_for_clips(&self) -> anyhow::Result<()> {
+        let given =
+            [("--ndjson", self.ndjson.is_some()), ("--camera-size", self.camera_size.is_some()), ("--no-smoothing", self.no_smoothing)];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => {
+                anyhow::bail!("{flag} is for live sessions: give a camera (--camera) or a stream's address (--video rtsp://...)")
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether standard output is taken by `--ndjson -`.
@@ -93,7 +109,7 @@ impl LiveArgs {
             watch: Watch { size: self.camera_size, patience: Duration::from_secs_f64(self.patience), attempts: self.reconnect },
             who: common.who,
             heights_m: common.heights_m,
-            fov_deg: common.fov_deg,
+            room: common.room,
             one_euro: (!self.no_smoothing).then(OneEuro::default),
         };
         let mut sinks = others;
@@ -122,6 +138,5 @@ pub fn stop_running() -> bool {
     IS_RUNNING.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst)
 }
 
-/// Tells FFmpeg to keep nothing back: set before the first stream is opened, and only for live sessions, since files need their order.
-/// Who sets the variable is not overruled.
+/// Tells FFmpeg to keep nothing back: to be set before a stream on the network is opened, and for nothing else, since files cannot be read so.
 pub const FFMPEG_LIVE: (&str, &str) = ("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay");

@@ -6,6 +6,7 @@
 
 mod args;
 mod grab;
+mod ground;
 mod people;
 mod quantiles;
 mod sink;
@@ -13,13 +14,13 @@ mod source;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use opencv::core::{Mat, Size as CvSize};
 use opencv::imgproc;
-use pose::camera::Intrinsics;
 use pose::filter::OneEuro;
 use pose::{ImageSize, Keypoints17};
 use runtime::{Lifter, StreamPose};
@@ -35,6 +36,7 @@ pub use self::source::{AfterLast, Size, Source, is_url};
 pub use self::update::{Delay, Image, LivePerson, LiveUpdate};
 use crate::blazepose::image_size;
 use crate::detect::Detector;
+use crate::room::{self, Room};
 use crate::track::Tracker;
 use crate::video;
 
@@ -42,8 +44,6 @@ use crate::video;
 pub const DEFAULT_MODEL: &str = "models/live-s.step.onnx";
 /// How long a source may be silent when nothing else is said.
 pub const DEFAULT_PATIENCE_S: f64 = 5.0;
-/// People at a time when all are wanted and no number is given.
-pub const DEFAULT_MOST: usize = 6;
 /// How often the session looks whether it is to stop.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 /// Frames that may wait for a model's look-ahead; who waits longer goes out without the poses that are missing.
@@ -94,9 +94,9 @@ pub enum Error {
     /// The model, or settings that do not go with it.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-    /// The camera's field of view.
+    /// What is said of the camera is wrong; see [`room::Error`].
     #[error(transparent)]
-    Camera(#[from] pose::Error),
+    Room(#[from] room::Error),
     /// OpenCV failed.
     #[error("OpenCV cannot read {what}: {source}")]
     OpenCv {
@@ -127,6 +127,8 @@ pub enum Who {
     Only {
         /// Counted from 1 in the order of first appearance.
         id: u64,
+        /// People at a time.
+        most: usize,
     },
 }
 
@@ -134,14 +136,13 @@ impl Who {
     fn most(self) -> usize {
         match self {
             Self::Largest => 1,
-            Self::All { most } => most,
-            Self::Only { .. } => DEFAULT_MOST,
+            Self::All { most } | Self::Only { most, .. } => most,
         }
     }
 
     fn wants(self, person: Option<u64>) -> bool {
         match self {
-            Self::Only { id } => person == Some(id),
+            Self::Only { id, .. } => person == Some(id),
             _ => true,
         }
     }
@@ -158,8 +159,8 @@ pub struct Settings {
     pub who: Who,
     /// Statures in metres in the order of ids; one alone is everybody's, none is 1.70 m.
     pub heights_m: Vec<f32>,
-    /// Horizontal field of view of the camera; `None` = 60 degrees.
-    pub fov_deg: Option<f32>,
+    /// What is known of the camera.
+    pub room: Room,
     /// The smoothing filter; `None` = none.
     pub one_euro: Option<OneEuro>,
 }
@@ -191,6 +192,18 @@ pub struct Summary {
     pub delay_p95_ms: f32,
 }
 
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frames, dropped, poses, people, seconds, fps, delay_p50_ms, delay_p95_ms, .. } = self;
+        let people = if *people == 1 { "1 person".to_owned() } else { format!("{people} people") };
+        write!(
+            f,
+            "{frames} frames in {seconds:.1} s ({fps:.1} a second), {dropped} dropped, {poses} poses of {people}; from the frame's arrival to the pose \
+             {delay_p50_ms:.0} ms (95 %: {delay_p95_ms:.0} ms)"
+        )
+    }
+}
+
 /// A frame whose poses are awaited.
 struct Pending {
     shot: Shot,
@@ -213,6 +226,7 @@ pub fn run(
     sinks: &mut [Box<dyn Sink>],
     stop: &AtomicBool,
 ) -> Result<Summary, Error> {
+    settings.room.check(&settings.source.path())?;
     let mut grabber = Grabber::start(&settings.source, settings.watch)?;
     let mut session: Option<Session<'_>> = None;
     let ended = loop {
@@ -260,8 +274,14 @@ struct Session<'s> {
 
 impl<'s> Session<'s> {
     fn new(settings: &'s Settings, image: ImageSize, lifter: &Arc<Lifter>, began: Instant) -> Result<Self, Error> {
-        let intrinsics = settings.fov_deg.map(|fov_deg| Intrinsics::from_horizontal_fov_deg(image, fov_deg)).transpose()?;
-        let options = people::Options { heights_m: settings.heights_m.clone(), intrinsics, one_euro: settings.one_euro };
+        let path = settings.room.path_options();
+        let options = people::Options {
+            heights_m: settings.heights_m.clone(),
+            lens: settings.room.lens(&settings.source.path(), image)?,
+            place: path.camera,
+            one_euro: settings.one_euro,
+            constant_bones: path.constant_bones,
+        };
         Ok(Self {
             settings,
             image,

@@ -3,31 +3,34 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pose::camera::{Extrinsics, Intrinsics};
+use pose::camera::{Extrinsics, Lens};
 use pose::filter::OneEuro;
-use pose::live::WorldFollower;
+use pose::floor::CameraPlace;
 use pose::world::Scale;
 use pose::{ImageSize, Keypoint, Keypoints17, Pose3};
 use runtime::{Lifter, StreamCore, StreamOptions, StreamPose, run_due};
 
 use super::Error;
+use super::ground::Ground;
 use super::update::LivePerson;
 use crate::track::Tracked;
 
 /// A person who has been gone for so long is forgotten; if they come back, their stream begins anew under the same id.
 const FORGET_S: f64 = 10.0;
-/// The world is found from somebody's pose so often.
-const WORLD_STEP_S: f64 = 0.1;
 
 /// How people are lifted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Statures in the order of ids; one alone is everybody's.
     pub heights_m: Vec<f32>,
-    /// The camera; `None` = 60 degrees horizontally.
-    pub intrinsics: Option<Intrinsics>,
+    /// The camera's lens.
+    pub lens: Lens,
+    /// Where it stands, as far as that is known.
+    pub place: CameraPlace,
     /// The smoothing filter.
     pub one_euro: Option<OneEuro>,
+    /// Bones keep their length.
+    pub constant_bones: bool,
 }
 
 impl Options {
@@ -37,7 +40,13 @@ impl Options {
             heights => usize::try_from(id).ok().and_then(|id| heights.get(id.checked_sub(1)?)).copied(),
         };
         let scale = height.map_or(Scale::DefaultHeight, |height_m| Scale::Height { height_m });
-        StreamOptions { scale, intrinsics: self.intrinsics, one_euro: self.one_euro, ..StreamOptions::default() }
+        StreamOptions {
+            scale,
+            intrinsics: Some(self.lens.intrinsics),
+            one_euro: self.one_euro,
+            constant_bones: self.constant_bones,
+            ..StreamOptions::default()
+        }
     }
 }
 
@@ -47,11 +56,7 @@ pub struct People {
     options: Options,
     image: ImageSize,
     streams: BTreeMap<u64, Stream>,
-    world: WorldFollower,
-    world_from_camera: Extrinsics,
-    world_taken_s: f64,
-    /// Whose pose the world was found from last.
-    world_taken_of: u64,
+    ground: Ground,
 }
 
 struct Stream {
@@ -74,16 +79,8 @@ impl People {
         for id in 1..=options.heights_m.len().max(1) as u64 {
             lifter.stream_core(image, options.of(id))?;
         }
-        Ok(Self {
-            lifter,
-            options,
-            image,
-            streams: BTreeMap::new(),
-            world: WorldFollower::default(),
-            world_from_camera: Extrinsics::level(0.0),
-            world_taken_s: f64::NEG_INFINITY,
-            world_taken_of: 0,
-        })
+        let ground = Ground::new(options.place);
+        Ok(Self { lifter, options, image, streams: BTreeMap::new(), ground })
     }
 
     /// Takes the people of a frame; gives the ids of those of whom a pose of this frame will come.
@@ -112,7 +109,8 @@ impl People {
                 stream.last_seen_s = time_s;
             }
             let before = stream.core.stats().frames;
-            stream.core.push(time_s, now.map(|_| &stream.keypoints))?;
+            let straight = stream.keypoints.map(|keypoint| bounded(straightened(keypoint, &self.options.lens)));
+            stream.core.push(time_s, now.map(|_| &straight))?;
             if stream.core.stats().frames > before {
                 awaited.push(id);
             }
@@ -144,7 +142,7 @@ impl People {
         for (id, pose) in &poses {
             self.notice(*id, pose);
         }
-        self.look_around(&poses);
+        self.ground.see(&poses);
         Ok(poses)
     }
 
@@ -162,20 +160,9 @@ impl People {
         stream.last_pose = Some((pose.time_s, pose.camera_mm));
     }
 
-    /// Finds the one world that all stand in, from everybody's poses in turn.
-    fn look_around(&mut self, poses: &[(u64, StreamPose)]) {
-        let after = |id: u64| if id > self.world_taken_of { id } else { id + u64::from(u32::MAX) };
-        let Some((id, pose)) = poses.iter().filter(|(_, pose)| !pose.held).min_by_key(|(id, _)| after(*id)) else { return };
-        if pose.time_s - self.world_taken_s < WORLD_STEP_S * 0.99 {
-            return;
-        }
-        (self.world_taken_s, self.world_taken_of) = (pose.time_s, *id);
-        self.world_from_camera = self.world.push(pose.time_s, &pose.camera_mm, pose.height_m);
-    }
-
     /// The camera's place as known by now.
     pub fn world_from_camera(&self) -> Extrinsics {
-        self.world_from_camera
+        self.ground.world_from_camera()
     }
 
     /// What the filter adds now, seconds: the mean over those who were seen at the last moment.
@@ -190,7 +177,7 @@ impl People {
             id,
             keypoints_px: keypoints.map(|keypoint| [keypoint.x_px, keypoint.y_px]),
             confidence: pose.confidence,
-            world_mm: self.world_from_camera.pose_to_world(&pose.camera_mm),
+            world_mm: self.world_from_camera().pose_to_world(&pose.camera_mm),
             held: pose.held,
             height_m: pose.height_m,
             scale_source: pose.scale_source,
@@ -201,6 +188,12 @@ impl People {
     pub fn keypoints(&self, id: u64) -> Keypoints17 {
         self.streams.get(&id).map_or([Keypoint::MISSING; pose::JOINTS], |stream| stream.keypoints)
     }
+}
+
+/// As the lens without distortion would show it.
+fn straightened(keypoint: Keypoint, lens: &Lens) -> Keypoint {
+    let [x_px, y_px] = lens.undistorted([keypoint.x_px, keypoint.y_px]);
+    Keypoint { x_px, y_px, ..keypoint }
 }
 
 /// Detectors may place hidden joints anywhere; a stream takes what lies within a clip's rules.

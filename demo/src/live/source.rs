@@ -132,6 +132,15 @@ pub enum Next {
 }
 
 impl Source {
+    /// Its name where a path is wanted: calibrations of several cameras name theirs.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Index(index) => format!("/dev/video{index}").into(),
+            Self::Device(path) | Self::Fake { path, .. } => path.clone(),
+            Self::Url(url) => url.into(),
+        }
+    }
+
     /// Whether it is worth connecting again when it is lost.
     pub fn can_reconnect(&self) -> bool {
         matches!(self, Self::Url(_))
