@@ -71,7 +71,8 @@ struct Args {
     /// Write no film, only the data
     #[arg(long)]
     no_video: bool,
-    /// Where the networks run: cpu, cuda or cuda:N
+    /// Where the networks run: cpu, cuda, cuda:N, tensorrt (the lifter alone; the detector then takes cuda), or auto (the first GPU that
+    /// works, else cpu; the log says which). A device that was named and cannot be used is an error
     #[arg(long, default_value = "cpu")]
     device: Device,
     /// Threads of the networks [default: all processors]
@@ -157,6 +158,7 @@ unsafe fn set_unset(variables: &[(&str, &str)]) {
 }
 
 fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
+    let args = if args.show.is_empty() { Args { device: args.device.settled(None)?, ..args } } else { args };
     ctrlc::set_handler(|| {
         // A live session ends by itself when it is told to.
         if !live::stop_running() {

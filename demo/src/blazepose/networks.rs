@@ -175,7 +175,7 @@ impl Network {
             // Idle threads that spin would take the processor from decoding and drawing, which alternate with the networks.
             .and_then(|builder| Ok(builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?))
             .map_err(|error| run_error(&path, &error))?;
-        if let Device::Cuda { index } = options.device {
+        if let Some(index) = options.device.gpu() {
             // Without `error_on_failure` a provider that cannot start leaves the model on the CPU, silently.
             let provider = ep::CUDA::default().with_device_id(index).build().error_on_failure();
             builder = builder.with_execution_providers([provider]).map_err(|error| run_error(&path, &error.into()))?;

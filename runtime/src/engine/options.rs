@@ -61,9 +61,17 @@ pub enum Device {
 }
 
 impl Device {
+    /// Which GPU; `None` for the processor, and for [`Device::Auto`] as long as it is not settled.
+    pub fn gpu(self) -> Option<i32> {
+        match self {
+            Self::Cuda { index } | Self::TensorRt { index } => Some(index),
+            Self::Cpu | Self::Auto => None,
+        }
+    }
+
     /// Whether tensors lie in a GPU's memory.
     pub(crate) fn is_gpu(self) -> bool {
-        matches!(self, Self::Cuda { .. } | Self::TensorRt { .. })
+        self.gpu().is_some()
     }
 
     /// [`Device::Auto`] as one of the others, by a trial; those as they are. `onnxruntime` as in [`EngineOptions`].
