@@ -145,13 +145,24 @@ struct Upright {
 }
 
 impl Upright {
-    /// People lean sideways, cameras hardly: they are held level, within some degrees. Weighs the one against the other.
+    /// People lean sideways, cameras hardly: most are held level within some degrees, and few are not at all. Weighs the one against the
+    /// other.
     fn held_level(&self) -> Self {
-        const CAMERA_ROLL: f64 = 0.07; // 4 degrees
+        const LEVEL: f64 = 0.07; // 4 degrees
+        const TILTED: f64 = 0.5; // 30 degrees
+        const TILTED_SHARE: f64 = 0.1;
         let roll = self.up.x.atan2(-self.up.y);
-        let sum = self.spread[0].powi(2) + CAMERA_ROLL.powi(2);
-        let turned = Rotation3::from_axis_angle(&Vector3::z_axis(), roll * CAMERA_ROLL.powi(2) / sum - roll) * self.up;
-        Self { up: turned, spread: [self.spread[0] * CAMERA_ROLL / sum.sqrt(), self.spread[1]] }
+        let spread = self.spread[0];
+        let likelihood = |camera: f64| {
+            let variance = spread.powi(2) + camera.powi(2);
+            (-roll.powi(2) / (2.0 * variance)).exp() / variance.sqrt()
+        };
+        let (level, tilted) = ((1.0 - TILTED_SHARE) * likelihood(LEVEL), TILTED_SHARE * likelihood(TILTED));
+        // the prior's precision, averaged over the two kinds of camera
+        let precision = (level * LEVEL.powi(-2) + tilted * TILTED.powi(-2)) / (level + tilted);
+        let total = precision + spread.powi(-2);
+        let turned = Rotation3::from_axis_angle(&Vector3::z_axis(), roll * spread.powi(-2) / total - roll) * self.up;
+        Self { up: turned, spread: [total.sqrt().recip(), self.spread[1]] }
     }
 }
 
@@ -198,9 +209,19 @@ fn floor_normal(people: &[Standing<'_>], body: &Upright) -> Vector3<f64> {
 /// The usual direction of upright bodies in camera space, or, where nobody stands on straight legs, of trunks; `None` when there is none
 /// that points up in the picture.
 fn body_direction(people: &[Standing<'_>]) -> Option<Upright> {
+    const OVER_FEET: f64 = 0.09; // 5 degrees
+    const MOSTLY: f64 = 0.5; // who runs or jumps is thrown from foot to foot
     const BODY: f64 = 0.15; // 9 degrees: runners lean
     const TRUNK: f64 = 0.26; // 15 degrees: who sits or crouches leans more
     let poses = || people.iter().flat_map(|person| person.camera_mm);
+    let frames = poses().count();
+    let pairs = people.iter().flat_map(|person| person.camera_mm.iter().zip(person.contact));
+    let over: Vec<_> = pairs.filter_map(|(pose, contact)| over_feet(pose, *contact)).collect();
+    if over.len() as f64 > MOSTLY * frames as f64
+        && let Some(up) = usual_direction(over)
+    {
+        return Some(Upright { up, spread: [OVER_FEET; 2] });
+    }
     usual_direction(poses().filter_map(upright_body).collect())
         .map(|up| Upright { up, spread: [BODY; 2] })
         .or_else(|| usual_direction(poses().filter_map(trunk).collect()).map(|up| Upright { up, spread: [TRUNK; 2] }))
@@ -216,6 +237,36 @@ fn upright_body(pose: &Pose3) -> Option<Vector3<f64>> {
     let straight_legs = (hips - ankles).norm() > 0.85 * leg;
     let straight_back = (thorax - hip).normalize().dot(&(hips - ankles).normalize()) > 0.85;
     (straight_legs && straight_back).then(|| (thorax - ankles).normalize())
+}
+
+/// From the feet that stand to the centre of mass, which is over them on average. Segments' shares and centres: Winter, "Biomechanics and Motor
+/// Control of Human Movement", table 4.1 (after Dempster).
+fn over_feet(pose: &Pose3, contact: FootContact) -> Option<Vector3<f64>> {
+    /// (from, to, share of the mass, place of its centre between them)
+    const SEGMENTS: [(usize, usize, f64, f64); 12] = [
+        (0, 8, 0.497, 0.5),
+        (9, 10, 0.081, 0.5),
+        (11, 12, 0.028, 0.436),
+        (14, 15, 0.028, 0.436),
+        (12, 13, 0.022, 0.682),
+        (15, 16, 0.022, 0.682),
+        (1, 2, 0.1, 0.433),
+        (4, 5, 0.1, 0.433),
+        (2, 3, 0.0465, 0.433),
+        (5, 6, 0.0465, 0.433),
+        (2, 3, 0.0145, 1.0),
+        (5, 6, 0.0145, 1.0),
+    ];
+    const LEAST_HEIGHT: f64 = 0.42; // of the body's chain of bones: lower, something else than the feet bears it
+    let feet: Vec<Vector3<f64>> = (0..2).filter(|&foot| contact[foot]).map(|foot| point(pose[FEET[foot]])).collect();
+    if feet.is_empty() {
+        return None;
+    }
+    let support = feet.iter().sum::<Vector3<f64>>() / feet.len() as f64;
+    let centre: Vector3<f64> = SEGMENTS.iter().map(|&(a, b, share, at)| share * (point(pose[a]) * (1.0 - at) + point(pose[b]) * at)).sum();
+    let over = centre - support;
+    let chain = crate::world::body_chain(&skeleton::bone_lengths(pose).map(f64::from));
+    (over.norm() > LEAST_HEIGHT * chain).then(|| over.normalize())
 }
 
 fn trunk(pose: &Pose3) -> Option<Vector3<f64>> {
