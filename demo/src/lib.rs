@@ -7,6 +7,7 @@
 //! * [`serve`]: them in a browser.
 
 pub mod blazepose;
+pub mod compare;
 pub mod decode;
 pub mod detect;
 pub mod film;

@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 /// Lifts the people of a clip to 3D and writes CLIP.3d.mp4 (side by side), CLIP.3d.json and CLIP.3d.npz.
 #[derive(Debug, Parser)]
 #[command(name = "demo", version)]
-#[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["video", "keypoints", "show", "camera"])))]
+#[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["video", "keypoints", "show", "compare", "camera"])))]
 struct Args {
     /// The clip, or the address of a live stream (rtsp://..., http://..., udp://...)
     #[arg(long, value_name = "FILE|URL")]
@@ -31,6 +31,12 @@ struct Args {
     /// Results of one clip (CLIP.3d.json, a file for each person) to be shown in a browser: nothing is lifted
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "keypoints")]
     show: Vec<PathBuf>,
+    /// Two results (CLIP.3d.json) of one motion, whose differences are printed (--json: for programs)
+    #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = ["video", "keypoints", "show"])]
+    compare: Vec<PathBuf>,
+    /// Where --compare draws the differences, a name that ends with .svg
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    picture: Option<PathBuf>,
     /// Show the results in a browser when they are done: docs/page.md [default address: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = demo::serve::DEFAULT_ADDRESS)]
     serve: Option<SocketAddr>,
@@ -175,6 +181,9 @@ fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
     if !args.show.is_empty() {
         return show(&args.show, video.as_deref(), serve, as_json);
     }
+    if let [a, b] = &args.compare[..] {
+        return compare(a, b, args.picture.as_deref(), as_json);
+    }
     let summary = run(&args.request()?)?;
     print(&summary, as_json);
     match serve {
@@ -185,6 +194,24 @@ fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Prints and draws how two results differ.
+fn compare(a: &Path, b: &Path, picture: Option<&Path>, as_json: bool) -> anyhow::Result<()> {
+    if let Some(picture) = picture {
+        demo::compare::check_picture(picture)?;
+    }
+    let comparison = demo::compare::compare(a, b)?;
+    if let Some(picture) = picture {
+        comparison.draw(picture)?;
+    }
+    let mut out = std::io::stdout().lock();
+    // A reader that goes away early (`| head`) is no error of ours.
+    let _ = match as_json {
+        true => writeln!(out, "{}", serde_json::to_string(&comparison)?),
+        false => comparison.print(&mut out),
+    };
+    Ok(())
 }
 
 /// Serves the page until it is interrupted. A line says where.

@@ -123,6 +123,12 @@ pub enum MotionFile {
     Ndjson,
     /// Angles of knees, hips, elbows and shoulders as a table
     Angles,
+    /// The same angles as a picture (SVG)
+    AnglesPlot,
+    /// Joint positions as Pose2Sim triangulates them, for its next steps
+    Pose2sim,
+    /// Joint positions as FreeMoCap's mediapipe_body_3d_xyz.npy
+    Freemocap,
 }
 
 impl MotionFile {
@@ -136,12 +142,18 @@ impl MotionFile {
             Self::Csv => "csv",
             Self::Ndjson => "ndjson",
             Self::Angles => "angles.csv",
+            Self::AnglesPlot => "angles.svg",
+            Self::Pose2sim => "pose2sim.trc",
+            Self::Freemocap => "mediapipe_body_3d_xyz.npy",
         }
     }
 
     pub(crate) fn write(self, path: &Path, clip: &MotionClip<'_>) -> Result<(), formats::Error> {
         match self {
             Self::Angles => motion::csv::write_angles(path, clip),
+            Self::AnglesPlot => motion::angles_plot::write(path, clip),
+            Self::Pose2sim => motion::pose2sim::write_trc(path, clip),
+            Self::Freemocap => motion::pose2sim::write_freemocap(path, clip),
             _ => motion::write(path, clip),
         }
     }

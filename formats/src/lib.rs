@@ -7,6 +7,7 @@
 mod archive;
 mod aside;
 pub mod calibration;
+pub mod chart;
 mod error;
 pub mod keypoints;
 pub mod lens;

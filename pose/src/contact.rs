@@ -29,9 +29,9 @@ const SHORTEST_S: f64 = 0.1;
 /// Interruptions no longer than this are none.
 const LONGEST_GAP_S: f64 = 0.05;
 /// A correction fades in and out over this long beside its contact.
-pub(crate) const FADE_S: f64 = 0.2;
-/// A foot farther than this from where it should stand is left alone: that is no sliding, but a mistake.
-const FARTHEST_MM: f64 = 250.0;
+const FADE_S: f64 = 0.2;
+/// A foot this far from where it should stand does not slide: something is wrong. From the first distance on it is corrected less, from the second on not.
+const MISTAKE_MM: [f64; 2] = [150.0, 300.0];
 
 /// One foot on one place.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,41 +125,88 @@ pub(crate) fn anchor(contact: &Contact, camera_mm: &[Pose3], world: &Extrinsics,
 /// Turns (and, by a few per cent, stretches) each leg so that a standing foot is where its anchor says; the correction fades beside the
 /// contact. The knee keeps its angle.
 pub(crate) fn lock_feet(camera_mm: &mut [Pose3], times_s: &[f64], contacts: &[(Contact, Vector3<f64>)]) {
-    let frames = camera_mm.len();
-    let point = |p: [f32; 3]| Vector3::from(p).cast::<f64>();
     for (foot, [hip, knee, ankle]) in LEGS.into_iter().enumerate() {
-        let (mut correction, mut share) = (vec![Vector3::zeros(); frames], vec![0.0_f64; frames]);
-        for (contact, anchor) in contacts.iter().filter(|(contact, _)| contact.foot == foot) {
-            let off = |t: usize| Some(anchor - point(camera_mm[t][ankle])).filter(|off| off.norm() <= FARTHEST_MM);
-            for t in contact.frames.clone() {
-                (correction[t], share[t]) = (off(t).unwrap_or_default(), 1.0);
-            }
-            let Range { start, end } = contact.frames;
-            let before = (0..start).rev().map(|t| (t, start));
-            let after = (end..frames).map(|t| (t, end - 1));
-            for (side, edge) in [(before.collect::<Vec<_>>(), start), (after.collect(), end - 1)] {
-                let faded = |t: usize| 1.0 - (times_s[t] - times_s[edge]).abs() / FADE_S;
-                for (t, _) in side.into_iter().take_while(|(t, _)| faded(*t) > 0.0) {
-                    // smoothstep; between two contacts the nearer one has more to say
-                    let weight = faded(t).powi(2) * (3.0 - 2.0 * faded(t));
-                    if share[t] < 1.0 {
-                        correction[t] += weight * off(edge).unwrap_or_default();
-                        share[t] += weight;
-                    }
-                }
-            }
-        }
-        for t in 0..frames {
-            let pose = &mut camera_mm[t];
+        let of_foot: Vec<_> = contacts.iter().filter(|(contact, _)| contact.foot == foot).collect();
+        let corrections = corrections(camera_mm, times_s, &of_foot, ankle);
+        for (pose, correction) in camera_mm.iter_mut().zip(corrections) {
             let (from, to) = (point(pose[hip]), point(pose[ankle]));
-            let target = to + correction[t] / share[t].max(1.0);
-            let (old, new) = (to - from, target - from);
+            let (old, new) = (to - from, to + correction - from);
             let Some(turn) = Rotation3::rotation_between(&old, &new) else { continue };
             let stretch = new.norm() / old.norm();
             if stretch.is_finite() {
                 pose[knee] = (from + stretch * (turn * (point(pose[knee]) - from))).cast::<f32>().into();
-                pose[ankle] = target.cast::<f32>().into();
+                pose[ankle] = (from + new).cast::<f32>().into();
             }
         }
+    }
+}
+
+fn point(p: [f32; 3]) -> Vector3<f64> {
+    Vector3::from(p).cast()
+}
+
+/// By how much one ankle is moved in each frame, without steps. `contacts`: those of its foot, in order.
+fn corrections(camera_mm: &[Pose3], times_s: &[f64], contacts: &[&(Contact, Vector3<f64>)], ankle: usize) -> Vec<Vector3<f64>> {
+    let off = |t: usize, anchor: &Vector3<f64>| {
+        let off = anchor - point(camera_mm[t][ankle]);
+        off * ((MISTAKE_MM[1] - off.norm()) / (MISTAKE_MM[1] - MISTAKE_MM[0])).clamp(0.0, 1.0)
+    };
+    let mut corrections = vec![Vector3::zeros(); camera_mm.len()];
+    for (i, (contact, anchor)) in contacts.iter().enumerate() {
+        let (start, last) = (contact.frames.start, contact.frames.end - 1);
+        for t in start..=last {
+            corrections[t] = off(t, anchor);
+        }
+        // between two contacts that lie close the one hands over to the other
+        let reach = |edge_s: f64, neighbour: Option<f64>| neighbour.map_or(FADE_S, |other_s| FADE_S.min((other_s - edge_s).abs()));
+        let before = i.checked_sub(1).map(|k| times_s[contacts[k].0.frames.end - 1]);
+        let after = contacts.get(i + 1).map(|next| times_s[next.0.frames.start]);
+        let mut fade = |edge: usize, frames: &mut dyn Iterator<Item = usize>, reach_s: f64| {
+            for t in frames {
+                let left = 1.0 - (times_s[t] - times_s[edge]).abs() / reach_s;
+                if left.is_nan() || left <= 0.0 {
+                    return;
+                }
+                corrections[t] += left * left * (3.0 - 2.0 * left) * off(edge, anchor); // smoothstep
+            }
+        };
+        fade(start, &mut (0..start).rev(), reach(times_s[start], before));
+        fade(last, &mut (last + 1..camera_mm.len()), reach(times_s[last], after));
+    }
+    corrections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leg along x whose foot strays.
+    fn strayed(by_mm: f32) -> Pose3 {
+        let mut pose = [[0.0; 3]; crate::JOINTS];
+        pose[1] = [0.0, -800.0, 4000.0];
+        pose[2] = [100.0, -400.0, 4000.0];
+        pose[3] = [by_mm, 0.0, 4000.0];
+        pose
+    }
+
+    #[test]
+    fn corrections_have_no_steps() {
+        let times_s: Vec<f64> = (0..100).map(|t| f64::from(t) * 0.02).collect();
+        let poses: Vec<Pose3> = (0..100).map(|t| strayed(0.6 * t as f32)).collect();
+        let contact = |frames: Range<usize>, x_mm: f64| (Contact { foot: 0, frames }, Vector3::new(x_mm, 0.0, 4000.0));
+        // two close together, one apart, one that is a mistake
+        let contacts = [contact(10..30, 10.0), contact(35..50, 40.0), contact(70..80, 60.0), contact(90..95, 5000.0)];
+        let mut locked = poses.clone();
+        lock_feet(&mut locked, &times_s, &contacts);
+        for (t, pose) in locked.iter().enumerate() {
+            let there = contacts.iter().find(|(contact, _)| contact.frames.contains(&t));
+            if let Some((_, anchor)) = there.filter(|(_, anchor)| anchor.x < 1000.0) {
+                assert!((f64::from(pose[3][0]) - anchor.x).abs() < 1e-3, "frame {t}: {}", pose[3][0]);
+            }
+        }
+        let step = locked.windows(2).map(|pair| (pair[1][3][0] - pair[0][3][0]).abs()).fold(0.0, f32::max);
+        assert!(step < 10.0, "{step} mm in a frame");
+        assert_eq!(locked[92], poses[92]);
+        assert!((locked[60][3][0] - poses[60][3][0]).abs() < 1e-2, "nor is a foot moved that is far from every contact");
     }
 }

@@ -23,9 +23,10 @@ import numpy as np
 
 ROOT, HEAD, ANKLES = 0, 10, (3, 6)
 HEIGHT_SHARE, PATH_SHARE = 0.05, 0.10
-# The Head joint of the skeleton lies under the crown by this share of the stature.
-HEAD_TO_STATURE = 0.96
-ANKLE_TO_STATURE = 0.039
+PARENTS = [-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15]
+# The chain of bones from the ankle to the top of the head as a share of the stature (pose::world). The person on the beam never stands straight, so
+# that the height of the head does not say it.
+CHAIN_TO_STATURE = 0.94
 
 
 def read_qca(path):
@@ -86,6 +87,11 @@ def path_length(root_mm, fps):
     return np.hypot(*steps.T).sum()
 
 
+def body_chain_mm(points_mm):
+    bone = lambda child: np.nanmedian(np.linalg.norm(points_mm[:, child] - points_mm[:, PARENTS[child]], axis=-1))
+    return sum(map(bone, (2, 3, 5, 6))) / 2 + sum(map(bone, (7, 8, 9, 10)))
+
+
 def standing_mm(points_mm, up):
     """Height of the head over the lower ankle's usual place while it is highest."""
     head = np.nanpercentile(points_mm[:, HEAD] @ up, 90)
@@ -144,7 +150,7 @@ def main():
     up = np.array([0.0, 0.0, 1.0])
     true_height_mm, true_path_mm = standing_mm(truth_mm, up), path_length(truth_mm[:, ROOT], fps)
     floor_mm = np.nanpercentile(np.nanmin(truth_mm[:, ANKLES, 2], axis=1), 10)
-    stature_m = true_height_mm / (HEAD_TO_STATURE - ANKLE_TO_STATURE) / 1000
+    stature_m = body_chain_mm(truth_mm) / CHAIN_TO_STATURE / 1000
     print(
         f"truth from {len(names)} cameras: {np.isfinite(off).mean():.1%} of the joints, {1680 * np.nanmean(off):.1f} px off on average; ankles stand at "
         f"{floor_mm:.0f} mm, head {true_height_mm:.0f} mm over them, stature {stature_m:.2f} m, path {true_path_mm:.0f} mm in {times_s[-1]:.2f} s"

@@ -7,6 +7,8 @@
 //! | [`trc`] | `.trc` | OpenSim | y up, millimetres | joint positions |
 //! | [`c3d`] | `.c3d` | biomechanics: Visual3D, Mokka, ezc3d | z up, millimetres | joint positions |
 //! | [`csv`] | `.csv` | tables | z up, millimetres | joint positions, or joint angles in degrees |
+//! | [`angles_plot`] | `.svg` | people | | joint angles over time as a picture |
+//! | [`pose2sim`] | `.trc`, `.npy` | Pose2Sim, FreeMoCap | y up, metres; z up, millimetres | joint positions as these programs lay them out |
 //! | [`ndjson`] | `.ndjson` | scripts, streams | z up, millimetres | joint positions, one line for each frame |
 //!
 //! [`humanoid`] gives one pose as the bones of an avatar, for protocols that are no file.
@@ -33,12 +35,14 @@
 //! # Ok::<(), formats::Error>(())
 //! ```
 
+pub mod angles_plot;
 pub mod bvh;
 pub mod c3d;
 pub mod csv;
 pub mod gltf;
 pub mod humanoid;
 pub mod ndjson;
+pub mod pose2sim;
 mod rig;
 pub mod trc;
 
