@@ -14,6 +14,7 @@ import { jointM, rowAt, visitRows } from "./track.js";
 
 const VIEWS = ["fit", "front", "side", "top", "camera"];
 const NEAREST_FIT_M = 0.9;
+const REFIT_MS = 1500;
 /** Someone who walks farther than this is followed from the start. */
 const FOLLOW_BEYOND_M = 4;
 /** @type {Record<string, string>} */
@@ -39,6 +40,7 @@ class Page {
   windowS = 0;
   viewIndex = 0;
   fitted = false;
+  fitMs = 0;
   dirty = true;
   lastTickMs = 0;
   /** @type {{close: () => void} | null} */
@@ -158,7 +160,8 @@ class Page {
         bitmap.close();
       },
       stats: (update) => {
-        const delays = Object.entries(update.delay_ms ?? {}).map(([name, ms]) => [STAGES[name] ?? name, milliseconds(ms)]);
+        const { total, ...stages } = update.delay_ms ?? {};
+        const delays = Object.entries({ total, ...stages }).map(([name, ms]) => [STAGES[name] ?? name, milliseconds(ms)]);
         const fps = update.fps > 0 ? `${update.fps.toFixed(0)} fps` : "–";
         const lag = update.lag_ms === undefined ? [] : [["Filter lag", milliseconds(update.lag_ms)]];
         this.showStats([["Live", fps], ...delays, ...lag, ["Dropped", String(update.dropped ?? 0)]]);
@@ -239,7 +242,12 @@ class Page {
   arrived() {
     if (!this.fitted && this.fit(true)) {
       this.fitted = true;
+      this.fitMs = performance.now();
       this.layOut();
+    } else if (this.source.live && !this.orbit.touched && performance.now() - this.fitMs > REFIT_MS) {
+      // until somebody takes the view in hand, it keeps everybody in sight
+      this.fitMs = performance.now();
+      this.fit();
     }
     this.showScale();
     this.touch();
@@ -268,7 +276,9 @@ class Page {
     // the floor belongs to the picture as long as it is near
     low[2] = Math.min(low[2], Math.max(0, low[2] - 1.2));
     const centre = low.map((v, k) => (v + high[k]) / 2);
-    const radius = Math.max(Math.hypot(...high.map((v, k) => v - low[k])) / 2, NEAREST_FIT_M);
+    // figures stand above what is live
+    const room = this.source.live ? 1.2 : 1;
+    const radius = Math.max(Math.hypot(...high.map((v, k) => v - low[k])) / 2, NEAREST_FIT_M) * room;
     const walk = Math.hypot(high[0] - low[0], high[1] - low[1]);
     const row = this.rowOf(this.chosen);
     const isFar = walk > FOLLOW_BEYOND_M && this.source.people.length === 1 && row;
@@ -616,7 +626,7 @@ class Page {
       people,
       timeS,
       trails: this.options.trails,
-      path: overview ? { placesM: (overview.placesM ??= Float32Array.from(overview.placesMm, (v) => v / 1000)), colours } : null,
+      path: overview ? { ...this.path(overview), colours } : null,
       camera: this.options.frustum ? source.camera : null,
       image: source.image,
       picture: this.options.frustum && picture ? { element: picture, crop: this.crop ?? 1 } : null,
@@ -627,6 +637,13 @@ class Page {
     this.drawLabels(people);
     this.plots.draw({ source, id: this.chosen, timeS, ...this.plotWindow(), colours, inks: this.inks() });
     if (!source.live) this.drawTransport();
+  }
+
+  /** @param {import("./clip.js").Overview & {placesM?: Float32Array}} overview */
+  path(overview) {
+    const { startS, endS } = this.source;
+    overview.placesM ??= Float32Array.from(overview.placesMm, (v) => v / 1000);
+    return { placesM: overview.placesM, startS, stepS: (endS - startS) / overview.buckets };
   }
 
   pictureElement() {

@@ -66,8 +66,8 @@ export class Player {
       if (this.hasVideo && this.playing) this.video.play().catch(() => this.pause());
       return;
     }
-    this.timeS = this.source.endS - this.source.frameS;
     this.pause();
+    this.timeS = this.source.endS - this.source.frameS;
   }
 
   play() {
@@ -78,8 +78,13 @@ export class Player {
   }
 
   pause() {
+    const wasPlaying = this.playing;
     this.playing = false;
-    if (this.hasVideo) this.video.pause();
+    if (this.hasVideo) {
+      this.video.pause();
+      // the video may be some frames further than the last one that we were told of
+      if (wasPlaying && !this.video.ended) this.seek(this.video.currentTime + this.offsetS);
+    }
     this.changed();
   }
 

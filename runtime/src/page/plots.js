@@ -10,6 +10,8 @@ const OVERVIEW_BEYOND_S = 32;
 const STEP_DEG = 30;
 /** Room for figures left of the lines. */
 export const GUTTER_PX = 32;
+/** And above and below them, so that figures of neighbours do not meet. */
+const PAD_PX = 9;
 /** Angles go round: a larger step between two frames goes over 180 degrees, and is not drawn. */
 const ROUND_DEG = 180;
 const LEAST_SPAN_DEG = 60;
@@ -129,9 +131,9 @@ export class Plots {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     const x = (/** @type {number} */ timeS) => GUTTER_PX + ((timeS - view.fromS) / (view.toS - view.fromS)) * (width - GUTTER_PX);
-    const y = (/** @type {number} */ deg) => 4 + (1 - (deg - range[0]) / (range[1] - range[0])) * (height - 8);
+    const y = (/** @type {number} */ deg) => PAD_PX + (1 - (deg - range[0]) / (range[1] - range[0])) * (height - 2 * PAD_PX);
 
-    const step = [30, 60, 90, 180].find((deg) => (deg / (range[1] - range[0])) * height >= 24) ?? 180;
+    const step = [30, 60, 90, 180].find((deg) => (deg / (range[1] - range[0])) * (height - 2 * PAD_PX) >= 20) ?? 180;
     context.font = "10px ui-sans-serif, system-ui, sans-serif";
     context.textBaseline = "middle";
     context.textAlign = "right";
@@ -141,7 +143,7 @@ export class Plots {
       context.fillRect(GUTTER_PX, Math.round(y(deg)) - 0.5, width - GUTTER_PX, 1);
       context.globalAlpha = 0.8;
       context.fillStyle = view.inks.text;
-      context.fillText(degrees(deg), GUTTER_PX - 5, Math.min(Math.max(y(deg), 5), height - 5));
+      context.fillText(degrees(deg), GUTTER_PX - 5, y(deg) + 0.5);
     }
     context.globalAlpha = 1;
     context.save();
@@ -200,7 +202,7 @@ export class Plots {
   drawBand(context, { buckets, anglesDeg }, angle, view, colour, width, y) {
     const { startS, endS } = view.source;
     context.fillStyle = colour;
-    context.globalAlpha = 0.8;
+    context.globalAlpha = 0.6;
     const bucketAt = (/** @type {number} */ timeS) => ((timeS - startS) / (endS - startS)) * buckets;
     const perColumnS = (view.toS - view.fromS) / (width - GUTTER_PX);
     for (let column = 0; column < width - GUTTER_PX; column++) {

@@ -14,6 +14,8 @@ const SHADOW_PX = 512;
 /** Half of the side of the floor that takes shadows, metres. */
 const SHADOW_M = 4.5;
 const TRAIL_S = 1.6;
+/** How far the path on the floor goes back and ahead. */
+const PATH_S = 20;
 /** Distance at which the camera's picture hangs, metres. */
 const PICTURE_M = 0.9;
 const MOST_PIXEL_RATIO = 2;
@@ -207,7 +209,8 @@ void main() { colour = vec4(texture(picture, at).rgb, opacity); }`,
  *   blocks: import("./track.js").Block[]}[]} people those who are there now
  * @property {number} timeS
  * @property {boolean} trails
- * @property {{placesM: Float32Array, colours: import("./skeleton.js").Colours} | null} path the chosen person's, over the whole clip
+ * @property {{placesM: Float32Array, startS: number, stepS: number, colours: import("./skeleton.js").Colours} | null} path the chosen
+ *   person's, place after place
  * @property {import("./clip.js").Camera | null} camera
  * @property {{width: number, height: number}} image
  * @property {{element: TexImageSource, crop: number} | null} picture
@@ -373,16 +376,19 @@ export class Stage {
       });
     }
     if (scene.trails) {
-      if (scene.path) this.collectPath(scene.path.placesM, scene.path.colours.rgbRight);
+      if (scene.path) this.collectPath(scene.path, scene.timeS);
       for (const person of scene.people) this.collectTrails(person, scene.timeS);
     }
     if (scene.camera) this.collectCamera(scene.camera, scene.image, ground.ink);
   }
 
-  /** Where somebody went, on the floor. @param {Float32Array} placesM @param {number[]} colour */
-  collectPath(placesM, colour) {
-    const tint = [...colour, 0.5];
-    for (let at = 3; at + 2 < placesM.length; at += 3) {
+  /** Where somebody was and will be, on the floor. @param {NonNullable<Scene["path"]>} path @param {number} timeS */
+  collectPath({ placesM, startS, stepS, colours }, timeS) {
+    const bucket = (/** @type {number} */ s) => Math.round((s - startS) / stepS) * 3;
+    const last = Math.min(bucket(timeS + PATH_S), placesM.length - 3);
+    for (let at = Math.max(bucket(timeS - PATH_S), 0) + 3; at <= last; at += 3) {
+      const away = Math.abs(startS + (at / 3) * stepS - timeS) / PATH_S;
+      const tint = [...colours.rgbRight, 0.6 * Math.max(1 - away, 0)];
       const [x0, y0, x1, y1] = [placesM[at - 3], placesM[at - 2], placesM[at], placesM[at + 1]];
       if (Number.isNaN(x0) || Number.isNaN(x1)) continue;
       this.lines.push(x0, y0, 0.003, x1, y1, 0.003, ...tint, ...tint, 1.2);
