@@ -21,7 +21,7 @@ fn results(person: Option<u64>, width: u32) -> Value {
     let mut document = json!({
         "format": "poselift-3d-1", "model": "test", "image": { "width_px": width, "height_px": 720 },
         "times_s": all(&|t| json!(10.0 + t as f64 / FPS)),
-        "confidence": all(&|_| json!([0.9; 17])), "pose25": all(&|_| json!([[0.0; 3]; 17])),
+        "confidence": all(&|_| json!(vec![0.9; 17])), "pose25": all(&|_| json!(vec![[0.0; 3]; 17])),
         "transforms": all(&|_| json!({ "centre_px": [640.0, 360.0], "half_size_px": 300.0 })),
         "root_px": all(&|_| json!([640.0, 360.0])), "camera_mm": all(&|t| json!(pose(t))), "root_depth_mm": vec![4000.0; FRAMES],
         "world_mm": all(&|t| json!(pose(t))),

@@ -356,13 +356,14 @@ const camera = clip === "-" ? "" : execFileSync(demo, ["--help"], { encoding: "u
 if (!camera.includes("--camera <")) skip("live: a fake camera", clip === "-" ? "there is no clip (scripts/clip.sh)" : "this demo has no --camera");
 else {
   await test("live: a fake camera", async () => {
-    const { url } = await serve(demo, ["--camera", `fake:${clip}`, "--serve", "127.0.0.1:0", "--json"], "page");
+    const { url, child } = await serve(demo, ["--camera", `fake-loop:${clip}`, "--person", "all", "--detector-quality", "lite", "--serve", "127.0.0.1:0", "--json"], "page");
     const { page, close } = await open(url);
     await page.waitForFunction(() => document.getElementById("picture").width > 100 && window.poselift.source.people.length > 0, { timeout: 60_000 });
     await wait(1500);
     assert.match(await page.$eval("#stats", (list) => list.textContent), /\d+ fps/);
     await shot(page, "camera-wide-dark");
     await close();
+    child.kill();
   });
 }
 

@@ -61,6 +61,10 @@ export class LiveSource {
   push(timeS, person) {
     if (!Number.isFinite(timeS) || person.world_mm?.length !== JOINTS) return false;
     if (timeS < this.endS - 1) this.clear(); // the source began anew
+    const stepS = timeS - this.endS;
+    // a slow source's poses stand for longer
+    if (stepS > 0 && this.endS > 0) this.frameS += (Math.min(stepS, 0.5) - this.frameS) * 0.1;
+    this.staleS = Math.max(0.4, 3 * this.frameS);
     this.endS = Math.max(this.endS, timeS);
     this.startS = Math.max(this.startS, this.endS - KEPT_S);
     const blocks = this.tracks.get(person.id) ?? [];
