@@ -101,6 +101,9 @@ fn results_come_in_pieces_and_every_format() {
     let (status, _, overview) = ask(&server, "GET", "/api/people/2/overview", &[]);
     let buckets = u32_at(&overview, 4) as usize;
     assert_eq!((status, overview.len(), buckets), (200, 8 + buckets * 4 * (16 + 3), FRAMES));
+    assert_eq!(u32_at(&overview, 0), u32::from_le_bytes(*b"PLO1"));
+    let places = overview[8 + buckets * 64..].chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")));
+    assert!(places.into_iter().all(f32::is_finite), "every frame has a stretch of its own");
     assert_eq!(ask(&server, "GET", "/api/people/3/overview", &[]).0, 404);
 
     for file in session["people"][1]["files"].as_array().expect("files") {

@@ -269,7 +269,8 @@ impl Clip {
         let mut angles_deg = vec![[[f32::NAN; 2]; FLEXIONS.len()]; buckets];
         let mut places_mm = vec![([0.0_f64; 3], 0_u32); buckets];
         for (pose, time_s) in person.world_mm.iter().zip(&person.times_s) {
-            let bucket = ((time_s - start_s) / (end_s - start_s) * buckets as f64) as usize;
+            // where there is a stretch for each frame, rounding must not put two frames into one
+            let bucket = ((time_s - start_s) / (end_s - start_s) * buckets as f64 + 1e-4) as usize;
             let bucket = bucket.min(buckets - 1);
             let values_deg = joint_angles(pose).values_deg();
             for ([low, high], angle) in angles_deg[bucket].iter_mut().zip(FLEXIONS) {
