@@ -1,8 +1,10 @@
 //! Videos in and out, through OpenCV (FFmpeg).
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use opencv::core::{self, Mat, MatTraitConst, Size};
+use opencv::core::{self, Mat, MatTraitConst, MatTraitConstManual as _, Size};
 use opencv::imgproc;
 use opencv::videoio::{
     self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst,
@@ -195,10 +197,20 @@ fn turn_upright(orientation_deg: f64) -> Option<i32> {
 }
 
 /// A video being encoded: H.264 in MP4, yuv420p, a constant frame rate.
+#[derive(Debug)]
 pub struct VideoWriter264 {
-    writer: VideoWriter,
+    encoder: Encoder,
     path: PathBuf,
+    size: Size,
     frames: usize,
+}
+
+/// OpenCV gives its encoder no settings, and x264's own ones cost three times the processor time of everything else that
+/// is done for a frame. So the program `ffmpeg` encodes, quickly, where there is one.
+#[derive(Debug)]
+enum Encoder {
+    Program(Child),
+    OpenCv(VideoWriter),
 }
 
 impl VideoWriter264 {
@@ -207,42 +219,98 @@ impl VideoWriter264 {
     /// # Errors
     /// A file that cannot be created, an OpenCV without the encoder.
     pub fn create(path: &Path, fps: f64, size: Size) -> Result<Self, Error> {
-        let failed = |source| Error::OpenCv { path: path.to_owned(), source };
-        // "avc1" rather than "H264": the name under which browsers know the codec in MP4.
-        let fourcc = VideoWriter::fourcc('a', 'v', 'c', '1').map_err(failed)?;
-        let writer = VideoWriter::new_with_backend(path, videoio::CAP_FFMPEG, fourcc, fps, size, true).map_err(failed)?;
-        if !writer.is_opened().map_err(failed)? {
-            return Err(Error::CannotCreate(path.to_owned()));
-        }
-        Ok(Self { writer, path: path.to_owned(), frames: 0 })
+        // Neither encoder says why it cannot.
+        std::fs::File::create(path).map_err(|_| Error::CannotCreate(path.to_owned()))?;
+        let encoder = match start_ffmpeg(path, fps, size) {
+            Some(child) => Encoder::Program(child),
+            None => Encoder::OpenCv(open_writer(path, fps, size)?),
+        };
+        Ok(Self { encoder, path: path.to_owned(), size, frames: 0 })
     }
 
     /// Appends a frame (BGR) of the size given at creation.
     ///
     /// # Errors
-    /// A disk that is nearly full (OpenCV itself would not say), a failure of OpenCV.
+    /// A disk that is nearly full (the encoders would not say), an encoder that fails.
     pub fn write(&mut self, frame: &Mat) -> Result<(), Error> {
         if self.frames.is_multiple_of(FREE_SPACE_INTERVAL) {
             check_free_space(&self.path)?;
         }
-        self.writer.write(frame).map_err(|source| Error::OpenCv { path: self.path.clone(), source })?;
+        let failed = |source| Error::OpenCv { path: self.path.clone(), source };
+        match &mut self.encoder {
+            Encoder::OpenCv(writer) => writer.write(frame).map_err(failed)?,
+            Encoder::Program(child) => {
+                // The program takes bytes and would not notice another size.
+                let is_right = frame.size().map_err(failed)? == self.size;
+                let bytes = frame.data_bytes().map_err(failed)?;
+                let taken = child.stdin.as_mut().filter(|_| is_right).is_some_and(|pipe| pipe.write_all(bytes).is_ok());
+                if !taken {
+                    return Err(self.incomplete());
+                }
+            }
+        }
         self.frames += 1;
         Ok(())
     }
 
-    /// Closes the file and reads it back, since OpenCV does not report a failed write.
+    /// Closes the file and reads it back, since a failed write may go unreported.
     ///
     /// # Errors
     /// A file that does not hold every frame.
     pub fn finish(mut self) -> Result<(), Error> {
-        self.writer.release().map_err(|source| Error::OpenCv { path: self.path.clone(), source })?;
-        let written = readable_frames(&self.path);
-        if written != self.frames {
+        let is_done = match &mut self.encoder {
+            Encoder::OpenCv(writer) => {
+                writer.release().map_err(|source| Error::OpenCv { path: self.path.clone(), source })?;
+                true
+            }
+            Encoder::Program(child) => {
+                child.stdin = None;
+                child.wait().is_ok_and(|status| status.success())
+            }
+        };
+        if !is_done || readable_frames(&self.path) != self.frames {
             check_free_space(&self.path)?;
-            return Err(Error::Incomplete { path: self.path, written, expected: self.frames });
+            return Err(self.incomplete());
         }
         Ok(())
     }
+
+    fn incomplete(&self) -> Error {
+        Error::Incomplete { path: self.path.clone(), written: readable_frames(&self.path), expected: self.frames }
+    }
+}
+
+impl Drop for VideoWriter264 {
+    fn drop(&mut self) {
+        if let Encoder::Program(child) = &mut self.encoder {
+            // At the end of its input it ends. What it says then no longer matters.
+            child.stdin = None;
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The program `ffmpeg` waiting for frames; `None` where there is none, or one without x264.
+fn start_ffmpeg(path: &Path, fps: f64, size: Size) -> Option<Child> {
+    let encoders = Command::new("ffmpeg").args(["-hide_banner", "-encoders"]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    if !String::from_utf8_lossy(&encoders.stdout).contains("libx264 ") {
+        return None;
+    }
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "quiet", "-f", "rawvideo", "-pix_fmt", "bgr24"]);
+    command.args(["-s", &format!("{}x{}", size.width, size.height), "-r", &fps.to_string(), "-i", "pipe:0"]);
+    command.args(["-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p"]);
+    // The index in front: browsers show the film before they have all of it.
+    command.args(["-movflags", "+faststart", "-f", "mp4", "-y"]).arg(path);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
+}
+
+fn open_writer(path: &Path, fps: f64, size: Size) -> Result<VideoWriter, Error> {
+    let failed = |source| Error::OpenCv { path: path.to_owned(), source };
+    // "avc1" rather than "H264": the name under which browsers know the codec in MP4.
+    let fourcc = VideoWriter::fourcc('a', 'v', 'c', '1').map_err(failed)?;
+    let writer = VideoWriter::new_with_backend(path, videoio::CAP_FFMPEG, fourcc, fps, size, true).map_err(failed)?;
+    if writer.is_opened().map_err(failed)? { Ok(writer) } else { Err(Error::CannotCreate(path.to_owned())) }
 }
 
 /// Frames of a finished file whose last one decodes; 0 if it does not.

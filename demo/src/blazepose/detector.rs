@@ -9,7 +9,7 @@ use super::landmarks::{BODY_LANDMARKS, Person};
 use super::networks::{Error, Networks, Quality, image_size};
 use super::roi::{Letterbox, Roi};
 use crate::detect::{BoxPx, Detected, Detector, Expected};
-use crate::track::{iou, oks};
+use crate::track::{MOSTLY_HIDDEN, hidden_share, iou, oks};
 
 /// A crop with a lower score holds no person (MediaPipe's threshold).
 const MIN_SCORE: f32 = 0.5;
@@ -234,7 +234,8 @@ impl BlazePose {
             }
             if let Some(person) = self.look(frame, &roi, |_| true)? {
                 let person = Found::new(person, None);
-                if !found.iter().any(|other| other.is_same(&person)) {
+                let is_hidden = |other: &Found| hidden_share(&person.box_px, &other.box_px) > MOSTLY_HIDDEN;
+                if !found.iter().any(|other| other.is_same(&person) || is_hidden(other)) {
                     found.push(person);
                 }
             }

@@ -64,6 +64,8 @@ const USUAL_APPEARANCE: f32 = 0.75;
 const OTHER_CLOTHES: f32 = 0.45;
 /// Boxes that overlap more than this hide each other's clothes.
 const HIDDEN: f32 = 0.08;
+/// Nobody new begins where somebody known covers more than this of their box: mostly it is the same body seen twice.
+pub(crate) const MOSTLY_HIDDEN: f32 = 0.6;
 /// A track is somebody after so many sights.
 const CONFIRMED: u32 = 3;
 /// A new track's clothes are looked at for so long before it is said to be nobody who was seen before ...
@@ -152,6 +154,8 @@ struct Sight {
     appearance: Appearance,
     /// Nobody else stands before or behind: the clothes are this person's.
     clear: bool,
+    /// Somebody else is expected here too.
+    crowded: bool,
 }
 
 impl Tracker {
@@ -182,12 +186,14 @@ impl Tracker {
         self.retire(time_s);
         self.sees_clothes = frame.is_some();
         let mut sights = sights(frame, detections, joints);
-        // Somebody whom the detector misses hides others all the same.
         self.ghosts.retain(|&(ended_s, _)| time_s - ended_s <= GHOST_S);
-        let motions = self.tracks.iter().map(|track| &track.motion).chain(self.ghosts.iter().map(|(_, motion)| motion));
-        let expected: Vec<BoxPx> = motions.map(|motion| motion.at(time_s)).collect();
+        // Somebody whom the detector misses hides others all the same.
+        let somebody = self.tracks.iter().filter(|track| track.is_somebody()).map(|track| &track.motion);
+        let expected: Vec<BoxPx> = somebody.chain(self.ghosts.iter().map(|(_, motion)| motion)).map(|motion| motion.at(time_s)).collect();
         for sight in &mut sights {
-            sight.clear &= expected.iter().filter(|expected| hidden_share(&sight.box_px, expected) > HIDDEN).count() <= 1;
+            // One of those expected is the person themselves.
+            sight.crowded = expected.iter().filter(|expected| hidden_share(&sight.box_px, expected) > HIDDEN).count() > 1;
+            sight.clear &= !sight.crowded;
         }
         let mut assigned: Vec<Option<usize>> = vec![None; sights.len()];
 
@@ -219,13 +225,15 @@ impl Tracker {
         let mut numbers: Vec<Option<u64>> = assigned.iter().map(|t| t.map(|t| self.tracks[t].number)).collect();
         let in_doubt: Vec<&Track> =
             self.tracks.iter().zip(&doubtful).filter(|(_, is_doubtful)| **is_doubtful).map(|(track, _)| track).collect();
-        self.ghosts.extend(in_doubt.iter().map(|track| (time_s, track.motion)));
+        self.ghosts.extend(in_doubt.iter().filter(|track| track.is_somebody()).map(|track| (time_s, track.motion)));
         let ended: Vec<u64> = in_doubt.iter().map(|track| track.number).collect();
         self.end(|track| ended.contains(&track.number));
 
         for &s in &certain {
             let in_sight = self.tracks.iter().filter(|track| track.last_s >= time_s).count();
-            if numbers[s].is_none() && in_sight < self.most {
+            let is_hidden = (0..sights.len())
+                .any(|other| numbers[other].is_some() && hidden_share(&sights[s].box_px, &sights[other].box_px) > MOSTLY_HIDDEN);
+            if numbers[s].is_none() && in_sight < self.most && !is_hidden {
                 numbers[s] = Some(self.begin(time_s, &sights[s]));
             }
         }
@@ -307,10 +315,8 @@ impl Tracker {
             }
             let is_anybody_gone = self.people.keys().any(|&id| !self.is_in_sight(id, track.first_s));
             let known = self.recognise(track);
-            let looked_enough = match track.first_view_s {
-                Some(first_view_s) => time_s - first_view_s >= RECOGNISE_S,
-                None => time_s - track.first_s >= RECOGNISE_HIDDEN_S || !self.sees_clothes,
-            };
+            let seen_s = track.first_view_s.filter(|_| track.appearance.views() >= RECOGNISE_VIEWS).map_or(0.0, |first_s| time_s - first_s);
+            let looked_enough = !self.sees_clothes || seen_s >= RECOGNISE_S || time_s - track.first_s >= RECOGNISE_HIDDEN_S;
             if known.is_none() && is_anybody_gone && !looked_enough {
                 continue;
             }
@@ -382,6 +388,10 @@ impl Remembered {
 }
 
 impl Track {
+    fn is_somebody(&self) -> bool {
+        self.person.is_some() || self.sights >= CONFIRMED
+    }
+
     /// How well a sight fits this track, 0..1; `None` where it cannot be the same person.
     fn fit(&self, sight: &Sight, time_s: f64) -> Option<f32> {
         let elapsed_s = time_s - self.last_s;
@@ -409,7 +419,7 @@ impl Track {
         let motion = (place.max(0.0) + 2.0 * weight * shape) / (1.0 + 2.0 * weight);
         let freshness = (0.5f64.powf(elapsed_s / FRESH_S)) as f32;
         let fit = freshness * motion * (1.0 - APPEARANCE_SHARE) + APPEARANCE_SHARE * clothes.unwrap_or(USUAL_APPEARANCE);
-        let needed = if sight.clear || elapsed_s > POSE_MEMORY_S { MIN_FIT } else { MIN_FIT_CROWDED };
+        let needed = if sight.crowded && elapsed_s <= POSE_MEMORY_S { MIN_FIT_CROWDED } else { MIN_FIT };
         (fit >= needed).then_some(fit)
     }
 
@@ -468,6 +478,7 @@ fn sights(frame: Option<&Mat>, detections: &[Detected], joints: Source) -> Vec<S
         score: detected.score,
         appearance: frame.map_or_else(Appearance::default, |frame| Appearance::look(frame, &keypoints)),
         clear: boxes.iter().enumerate().all(|(other, box_px)| other == s || hidden_share(&detected.box_px, box_px) <= HIDDEN),
+        crowded: false,
     };
     kept.into_iter().enumerate().map(sight).collect()
 }
@@ -504,7 +515,7 @@ fn doubtful_rows(fits: &[Vec<Option<f32>>], pairs: &[(usize, usize)]) -> Vec<boo
 }
 
 /// Share of `own` that `other` covers.
-fn hidden_share(own: &BoxPx, other: &BoxPx) -> f32 {
+pub(crate) fn hidden_share(own: &BoxPx, other: &BoxPx) -> f32 {
     let iou = iou(own, other);
     let [own_area, other_area] = [own, other].map(|area| area.width * area.height);
     // iou = i / (a + b - i)

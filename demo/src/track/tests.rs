@@ -305,7 +305,7 @@ fn no_more_than_asked_for() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever the detector misses, doubles and shakes: nobody is ever mixed with somebody else.
     #[test]
