@@ -200,8 +200,11 @@ fn usual_fps(times_s: &[f64]) -> f64 {
     let mut steps_s: Vec<f64> = times_s.windows(2).map(|pair| pair[1] - pair[0]).collect();
     steps_s.sort_by(f64::total_cmp);
     let Some(&median_s) = steps_s.get(steps_s.len() / 2) else { return FALLBACK_FPS };
-    // Times are often rounded to milliseconds; a whole rate that fits them is the one that was meant.
-    let fps = 1.0 / median_s;
+    // Times are often rounded to milliseconds: over all frames together that is little, if the rate is constant.
+    let mean_s = steps_s.iter().sum::<f64>() / steps_s.len() as f64;
+    let is_constant = (mean_s - median_s).abs() < 7e-4;
+    // A whole rate that fits is the one that was meant.
+    let fps = 1.0 / if is_constant { mean_s } else { median_s };
     let whole = fps.round();
     let fps = if (fps - whole).abs() < 0.01 { whole } else { fps };
     fps.clamp(FPS_RANGE.0, FPS_RANGE.1)
@@ -233,6 +236,7 @@ mod tests {
             let times_s: Vec<f64> = (0..1000).map(|i| (f64::from(i) / fps * 1000.0).round() / 1000.0).collect();
             let exact_s: Vec<f64> = (0..1000).map(|i| f64::from(i) / fps).collect();
             assert!((usual_fps(&exact_s) - fps).abs() < 0.005, "{fps}: {}", usual_fps(&exact_s));
+            assert!((usual_fps(&times_s) - fps).abs() < 0.02, "{fps}: {}", usual_fps(&times_s));
             assert!(repeats(&exact_s, fps).iter().all(|&count| count == 1));
             assert!(repeats(&times_s, fps).iter().sum::<usize>().abs_diff(1000) <= 1);
         }

@@ -44,7 +44,9 @@ const SMALLEST: f32 = 0.35;
 const SIZE_MEMORY_S: f64 = 3.0;
 /// A pair that fits less is none ...
 const MIN_FIT: f32 = 0.25;
-/// ... and so is one that fits less where somebody else is near or expected.
+/// ... nor is one of somebody seen a moment ago that fits less than this ...
+const MIN_FIT_AT_ONCE: f32 = 0.5;
+/// ... or than this where somebody else is expected too.
 const MIN_FIT_CROWDED: f32 = 0.7;
 /// Where tracks ended in doubt, people are still expected for so long.
 const GHOST_S: f64 = 0.7;
@@ -53,7 +55,9 @@ const POSE_MEMORY_S: f64 = 0.15;
 /// Someone out of sight for this long fits half as well as someone who was just seen.
 const FRESH_S: f64 = 0.6;
 /// An exchange that fits worse by less than this cannot be excluded.
-const DOUBT: f32 = 0.06;
+const DOUBT: f32 = 0.07;
+/// A pose this much like the one that is expected of somebody may be theirs, whoever's it is.
+const ALIKE: f32 = 0.45;
 /// Two detections more alike than this are one person.
 const SAME_POSE: f32 = 0.75;
 /// Share of the fit that the clothes have.
@@ -189,7 +193,8 @@ impl Tracker {
         self.ghosts.retain(|&(ended_s, _)| time_s - ended_s <= GHOST_S);
         // Somebody whom the detector misses hides others all the same.
         let somebody = self.tracks.iter().filter(|track| track.is_somebody()).map(|track| &track.motion);
-        let expected: Vec<BoxPx> = somebody.chain(self.ghosts.iter().map(|(_, motion)| motion)).map(|motion| motion.at(time_s)).collect();
+        let ghosts = self.ghosts.iter().map(|(_, motion)| motion);
+        let expected: Vec<BoxPx> = somebody.chain(ghosts).map(|motion| motion.at(time_s)).collect();
         for sight in &mut sights {
             // One of those expected is the person themselves.
             sight.crowded = expected.iter().filter(|expected| hidden_share(&sight.box_px, expected) > HIDDEN).count() > 1;
@@ -199,20 +204,14 @@ impl Tracker {
 
         let certain: Vec<usize> = (0..sights.len()).filter(|&s| sights[s].score >= CERTAIN).collect();
         let all_tracks: Vec<usize> = (0..self.tracks.len()).collect();
-        let fits: Vec<Vec<Option<f32>>> =
-            all_tracks.iter().map(|&t| certain.iter().map(|&s| self.tracks[t].fit(&sights[s], time_s)).collect()).collect();
-        let pairs = best_pairs(&fits);
-        let doubtful = doubtful_rows(&fits, &pairs);
+        let (pairs, doubtful) = self.pair(&all_tracks, &certain, &sights, time_s);
         for &(t, c) in pairs.iter().filter(|(t, _)| !doubtful[*t]) {
             assigned[certain[c]] = Some(t);
         }
         // Uncertain detections are mostly people half hidden: they keep a track alive, and begin none.
         let left: Vec<usize> = all_tracks.into_iter().filter(|&t| !pairs.iter().any(|&(paired, _)| paired == t)).collect();
         let uncertain: Vec<usize> = (0..sights.len()).filter(|&s| (UNCERTAIN..CERTAIN).contains(&sights[s].score)).collect();
-        let fits: Vec<Vec<Option<f32>>> =
-            left.iter().map(|&t| uncertain.iter().map(|&s| self.tracks[t].fit(&sights[s], time_s)).collect()).collect();
-        let uncertain_pairs = best_pairs(&fits);
-        let uncertain_doubtful = doubtful_rows(&fits, &uncertain_pairs);
+        let (uncertain_pairs, uncertain_doubtful) = self.pair(&left, &uncertain, &sights, time_s);
         for &(l, u) in uncertain_pairs.iter().filter(|(l, _)| !uncertain_doubtful[*l] && !doubtful[left[*l]]) {
             assigned[uncertain[u]] = Some(left[l]);
         }
@@ -233,7 +232,10 @@ impl Tracker {
             let in_sight = self.tracks.iter().filter(|track| track.last_s >= time_s).count();
             let is_hidden = (0..sights.len())
                 .any(|other| numbers[other].is_some() && hidden_share(&sights[s].box_px, &sights[other].box_px) > MOSTLY_HIDDEN);
-            if numbers[s].is_none() && in_sight < self.most && !is_hidden {
+            // Where people who are in doubt are still together, a new track would be in doubt too.
+            let ghosts = self.ghosts.iter().map(|(_, motion)| motion.at(time_s));
+            let is_doubtful = ghosts.filter(|ghost| hidden_share(&sights[s].box_px, ghost) > HIDDEN).count() > 1;
+            if numbers[s].is_none() && in_sight < self.most && !is_hidden && !is_doubtful {
                 numbers[s] = Some(self.begin(time_s, &sights[s]));
             }
         }
@@ -244,6 +246,16 @@ impl Tracker {
             Some(Tracked { track, person: self.person_of(track), keypoints, box_px, score })
         };
         numbers.into_iter().zip(&sights).filter_map(tracked).collect()
+    }
+
+    /// The best pairs of these tracks and sights (as indices into `tracks` and `chosen`), and which of the tracks are in doubt.
+    fn pair(&self, tracks: &[usize], chosen: &[usize], sights: &[Sight], time_s: f64) -> (Vec<(usize, usize)>, Vec<bool>) {
+        let claims_of = |&t: &usize| chosen.iter().map(|&s| self.tracks[t].claim(&sights[s], time_s)).collect();
+        let claims: Vec<Vec<Option<Claim>>> = tracks.iter().map(claims_of).collect();
+        let fits: Vec<Vec<Option<f32>>> = claims.iter().map(|row| row.iter().map(|claim| claim.map(|claim| claim.fit)).collect()).collect();
+        let pairs = best_pairs(&fits);
+        let doubtful = doubtful_rows(&claims, &pairs);
+        (pairs, doubtful)
     }
 
     /// Who a track is; `None` for one that was too short to be anybody.
@@ -392,8 +404,8 @@ impl Track {
         self.person.is_some() || self.sights >= CONFIRMED
     }
 
-    /// How well a sight fits this track, 0..1; `None` where it cannot be the same person.
-    fn fit(&self, sight: &Sight, time_s: f64) -> Option<f32> {
+    /// How well a sight fits this track; `None` where it cannot be the same person.
+    fn claim(&self, sight: &Sight, time_s: f64) -> Option<Claim> {
         let elapsed_s = time_s - self.last_s;
         if !is_near(&self.last.box_px, &sight.box_px, self.size_px, elapsed_s) {
             return None;
@@ -413,14 +425,19 @@ impl Track {
         let shift = [moved[0][0] - moved[1][0], moved[0][1] - moved[1][1]];
         let led_on = self.last.keypoints.map(|k| Keypoint { x_px: k.x_px + shift[0], y_px: k.y_px + shift[1], ..k });
         let overlap = iou(&expected, &sight.box_px);
-        let shape = oks(&led_on, &sight.keypoints, self.size_px).map_or(overlap, |oks| (2.0 * oks + overlap) / 3.0);
+        let oks = oks(&led_on, &sight.keypoints, self.size_px);
+        let shape = oks.map_or(overlap, |oks| (2.0 * oks + overlap) / 3.0);
         // The longer ago, the less the last pose says.
         let weight = (-elapsed_s / POSE_MEMORY_S).exp() as f32;
         let motion = (place.max(0.0) + 2.0 * weight * shape) / (1.0 + 2.0 * weight);
         let freshness = (0.5f64.powf(elapsed_s / FRESH_S)) as f32;
         let fit = freshness * motion * (1.0 - APPEARANCE_SHARE) + APPEARANCE_SHARE * clothes.unwrap_or(USUAL_APPEARANCE);
-        let needed = if sight.crowded && elapsed_s <= POSE_MEMORY_S { MIN_FIT_CROWDED } else { MIN_FIT };
-        (fit >= needed).then_some(fit)
+        let needed = match elapsed_s <= POSE_MEMORY_S {
+            true if sight.crowded => MIN_FIT_CROWDED,
+            true => MIN_FIT_AT_ONCE,
+            false => MIN_FIT,
+        };
+        (fit >= needed).then_some(Claim { fit, oks: oks.unwrap_or(0.0), of_somebody: self.is_somebody() })
     }
 
     /// How alike the clothes are, those of all views or the last ones: who walks into the sun changes from view to view a little.
@@ -483,24 +500,25 @@ fn sights(frame: Option<&Mat>, detections: &[Detected], joints: Source) -> Vec<S
     kept.into_iter().enumerate().map(sight).collect()
 }
 
-/// Which rows are in doubt: those of pairs where an exchange with somebody else would fit about as well.
+/// Which rows are in doubt: those of pairs where an exchange with somebody else would fit about as well, or where one person is seen
+/// whose pose may be that of two.
 ///
 /// Another track may claim the pair's detection and leave its own to the pair's track, a track that was lost may claim it, or
 /// another detection that is nobody's may be the pair's.
-fn doubtful_rows(fits: &[Vec<Option<f32>>], pairs: &[(usize, usize)]) -> Vec<bool> {
-    let fit = |row: usize, column: usize| fits[row][column];
-    let mut doubtful = vec![false; fits.len()];
+fn doubtful_rows(claims: &[Vec<Option<Claim>>], pairs: &[(usize, usize)]) -> Vec<bool> {
+    let claim = |row: usize, column: usize| claims[row][column];
+    let mut doubtful = vec![false; claims.len()];
     for &(row, column) in pairs {
-        let Some(own) = fit(row, column) else { continue };
-        for other_row in (0..fits.len()).filter(|&other| other != row) {
-            let Some(claim) = fit(other_row, column) else { continue };
+        let Some(own) = claim(row, column) else { continue };
+        for other_row in (0..claims.len()).filter(|&other| other != row) {
+            let Some(other) = claim(other_row, column) else { continue };
             let is_doubtful = match pairs.iter().find(|pair| pair.0 == other_row) {
-                Some(&(_, theirs)) => match (fit(other_row, theirs), fit(row, theirs)) {
-                    (Some(others_own), Some(in_return)) => own + others_own - claim - in_return < 2.0 * DOUBT,
+                Some(&(_, theirs)) => match (claim(other_row, theirs), claim(row, theirs)) {
+                    (Some(others_own), Some(in_return)) => own.fit + others_own.fit - other.fit - in_return.fit < 2.0 * DOUBT,
                     // An exchange that leaves somebody alone is no match for two pairs that fit.
                     _ => false,
                 },
-                None => own - claim < DOUBT,
+                None => other.of_somebody && (own.fit - other.fit < DOUBT || other.is_alike()),
             };
             if is_doubtful {
                 doubtful[row] = true;
@@ -508,10 +526,27 @@ fn doubtful_rows(fits: &[Vec<Option<f32>>], pairs: &[(usize, usize)]) -> Vec<boo
             }
         }
         let is_free = |other: usize| !pairs.iter().any(|pair| pair.1 == other);
-        let rivals = (0..fits[row].len()).filter(|&other| other != column && is_free(other));
-        doubtful[row] |= rivals.filter_map(|other| fit(row, other)).any(|rival| own - rival < DOUBT);
+        let rivals = (0..claims[row].len()).filter(|&other| other != column && is_free(other));
+        doubtful[row] |= rivals.filter_map(|other| claim(row, other)).any(|rival| own.fit - rival.fit < DOUBT);
     }
     doubtful
+}
+
+/// How well a sight fits a track.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    /// 0..1
+    fit: f32,
+    /// Object keypoint similarity with the pose expected.
+    oks: f32,
+    /// The track is no passing mistake of the detector.
+    of_somebody: bool,
+}
+
+impl Claim {
+    fn is_alike(&self) -> bool {
+        self.of_somebody && self.oks >= ALIKE
+    }
 }
 
 /// Share of `own` that `other` covers.

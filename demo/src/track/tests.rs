@@ -117,9 +117,15 @@ fn follow(walkers: &[Walker], seconds: f64, trouble: Trouble, seed: u64, with_pi
             truth.push((who, keypoints));
         }
         let mut seen: Vec<(usize, Keypoints17)> = Vec::new();
+        let dropped: Vec<bool> = truth.iter().map(|_| noise.happens(trouble.dropout)).collect();
         for (index, (who, keypoints)) in truth.iter().enumerate() {
             let mine = box_around(keypoints);
-            let front = truth[index + 1..].iter().find(|(_, other)| hidden_share(&mine, &box_around(other)) > 0.5);
+            let front = (index + 1..truth.len()).find(|&other| hidden_share(&mine, &box_around(&truth[other].1)) > 0.5);
+            // Whoever misses the one in front does not see the one behind.
+            if dropped[index] || front.is_some_and(|front| dropped[front]) {
+                continue;
+            }
+            let front = front.map(|front| truth[front]);
             let mut noisy = |keypoints: &Keypoints17| {
                 keypoints.map(|k| Keypoint {
                     x_px: k.x_px + trouble.noise_px * noise.next(),
@@ -127,7 +133,7 @@ fn follow(walkers: &[Walker], seconds: f64, trouble: Trouble, seed: u64, with_pi
                     ..k
                 })
             };
-            let (own, doubled) = (noisy(keypoints), front.map(|(front, other)| (*front, noisy(other))));
+            let (own, doubled) = (noisy(keypoints), front.map(|(front, other)| (front, noisy(&other))));
             if let Some((front, doubled)) = doubled {
                 if noise.happens(trouble.double) {
                     seen.push((front, doubled));
@@ -137,9 +143,7 @@ fn follow(walkers: &[Walker], seconds: f64, trouble: Trouble, seed: u64, with_pi
                     continue;
                 }
             }
-            if !noise.happens(trouble.dropout) {
-                seen.push((*who, own));
-            }
+            seen.push((*who, own));
         }
         let detections: Vec<Detected> = seen
             .iter()
