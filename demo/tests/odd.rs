@@ -114,7 +114,7 @@ fn the_film_of_a_variable_rate_lasts_as_long_as_the_clip() {
 #[test]
 fn people_in_a_phones_turned_video_stand_upright() {
     let folder = tempfile::tempdir().expect("a folder");
-    if people(&folder, "-ss 1 -i CLIP -t 0.6 -an -vf scale=960:-2,transpose=cclock -c:v libx264 -preset veryfast", "lying.mp4").is_none() {
+    if people(&folder, "-ss 1 -i CLIP -t 0.6 -an -vf scale=960:-2,transpose=clock -c:v libx264 -preset veryfast", "lying.mp4").is_none() {
         return;
     }
     let Some(video) = people(&folder, "-i FOLDER/lying.mp4 -c copy -metadata:s:v:0 rotate=90", "phone.mp4") else { return };
