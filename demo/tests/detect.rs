@@ -239,3 +239,39 @@ fn a_frame_that_is_none_is_refused() {
         assert_eq!(detector.detect(&black(width, height), 0.0, &[], 1).expect("nobody"), []);
     }
 }
+
+/// Real people, found by BlazePose's detector for a network that looks at one at a time. This one sees somebody wherever it looks.
+#[test]
+fn people_are_found_for_top_down_kinds() {
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.native/clips/demo.mp4");
+    if !has_blazepose() || !clip.exists() {
+        eprintln!("skipped: {} or BlazePose is absent (scripts/clip.sh, scripts/blazepose.sh)", clip.display());
+        return;
+    }
+    let mut reader = demo::video::VideoReader::open(&clip).expect("the sample clip");
+    let mut frame = Mat::default();
+    let time_s = loop {
+        let time_s = reader.skip().expect("a frame").expect("a longer clip");
+        if time_s >= 4.0 {
+            reader.retrieve(&mut frame).expect("a picture");
+            break time_s;
+        }
+    };
+    // In the sample clip's frame at 4 s (1768 x 994): a man on a roof, a woman on the grass.
+    let middles = [[727.0, 270.0], [830.0, 720.0]];
+    let mut detector = detector("constant");
+    let found = detector.detect(&frame, time_s, &[], 6).expect("people");
+    assert_eq!(found.len(), 2, "{found:?}");
+    for [x, y] in middles {
+        let person = found.iter().find(|person| (person.box_px.left + person.box_px.width / 2.0 - x).abs() < 90.0).expect("somebody there");
+        assert!((person.box_px.top + person.box_px.height / 2.0 - y).abs() < 90.0, "{:?}", person.box_px);
+        assert!(person.found_for.is_none());
+    }
+    // Those who are known are not sought again, and nobody is sought in every frame.
+    let expected: Vec<Expected> = found.iter().zip(1..).map(|(person, id)| Expected { id, box_px: person.box_px }).collect();
+    let again = detector.detect(&frame, time_s + 0.03, &expected, 6).expect("people");
+    assert_eq!(again.iter().filter(|person| person.found_for.is_some()).count(), 2);
+    let one = detector.detect(&frame, time_s + 0.06, &expected[..1], 6).expect("people");
+    assert_eq!(one.len(), 1, "the other one is sought half a second after the last search");
+    assert_eq!(detector.detect(&frame, time_s + 0.7, &expected[..1], 6).expect("people").len(), 2);
+}

@@ -240,3 +240,24 @@ movenet("detect-movenet-multi", ["height", "width"], 2)
 odd("detect-classifier", [[1, 1000]])
 odd("detect-nan", [[1, 56, 84]], value=float("nan"))
 odd("detect-five-joints", [[1, 50, 21]])
+
+
+def constant(name):
+    """A top-down network that sees somebody upright in the middle of every crop: what it gives depends on where it is made to look."""
+    places = [(0, -74), (8, -83), (-8, -83), (18, -78), (-18, -78), (19, -60), (-19, -60), (29, -31), (-29, -31), (33, -4), (-33, -4), (12, 0), (-12, 0),
+              (14, 44), (-14, 44), (15, 85), (-15, 85)]  # pixels of the crop around its middle
+    g = Graph()
+    nothing = g.add("Mul", g.add("ReduceMean", "input", axes=[1, 2, 3], keepdims=1), g.const(0.0))
+    outputs = []
+    for axis, length in ((0, 192), (1, 256)):
+        at = np.array([[2 * (place[axis] + length // 2)] for place in places])
+        index = g.const(at[None], np.int64)  # (1, 17, 1): one-hot in the graph, so that the file stays small
+        hot = g.add("OneHot", index, g.const([2 * length], np.int64), g.const([0.0, 0.9]), axis=2)
+        hot = g.add("Reshape", hot, g.const([1, 17, 2 * length], np.int64))
+        flat = g.add("Reshape", nothing, g.const([-1, 1, 1], np.int64))
+        outputs.append(g.add("Add", hot, flat))
+    g.write(name, [("input", T.FLOAT, ["batch", 3, 256, 192])],
+            [(outputs[0], ("simcc_x", T.FLOAT, ["batch", 17, 384])), (outputs[1], ("simcc_y", T.FLOAT, ["batch", 17, 512]))])
+
+
+constant("detect-constant")
