@@ -298,3 +298,43 @@ fn what_is_not_there_is_said_in_one_sentence() {
     assert!(bad(Settings { heights_m: vec![170.0], ..settings() }).contains("170"));
     assert!(bad(Settings { room: Room { fov_deg: Some(300.0), ..Room::default() }, ..settings() }).contains("300"));
 }
+
+#[test]
+fn the_program_writes_lines_and_ends_as_it_should() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let clip = clip(folder.path(), 1.0, &[0]);
+    let detector = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/detect-live.onnx");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/live-xs.step.onnx");
+    let demo = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_demo"));
+        let output = command.args(["--detector", detector, "--model", model]).args(arguments).output().expect("the program runs");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let camera = |kind: &str| format!("{kind}:{}", clip.display());
+
+    let (success, out, log) = demo(&["--camera", &camera("fake"), "--ndjson", "-"]);
+    assert!(success, "{log}");
+    let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect("nothing but JSON")).collect();
+    assert!(lines.len() >= 5 && lines.iter().any(|line| line["people"][0]["id"] == 1), "{out}");
+    assert!(log.contains("poses of 1 person"), "the summary goes where the lines do not: {log}");
+
+    let file = folder.path().join("lines.ndjson");
+    let arguments = ["--camera", &camera("fake-hang"), "--patience", "0.5", "--ndjson", file.to_str().expect("a path"), "--json"];
+    let (success, out, log) = demo(&arguments);
+    assert!(!success && out.is_empty() && log.contains("has delivered no frame for 0.5 s"), "{log}");
+    assert!(std::fs::read_to_string(&file).expect("a file").lines().count() >= 5, "what came before is there");
+
+    for (arguments, expected) in [
+        (vec!["--camera", "0", "--out", "x"], "--out is for clips"),
+        (vec!["--video", "x.mp4", "--ndjson", "-"], "--ndjson is for live sessions"),
+        (vec!["--camera", "0", "--detector-quality", "full"], "--detector-quality is BlazePose's"),
+    ] {
+        let (success, _, log) = demo(&arguments);
+        assert!(!success && log.contains(expected), "{arguments:?}: {log}");
+    }
+}
