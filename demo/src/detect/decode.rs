@@ -267,6 +267,13 @@ pub fn suppress_overlaps(people: &mut Vec<Detected>, most: f32) {
     *people = kept;
 }
 
+/// Mean distance of the body's keypoints of which both are confident; `None` where there are fewer than four.
+pub fn mean_distance_px(a: &[Keypoint], b: &[Keypoint]) -> Option<f32> {
+    let both = a.iter().zip(b).take(BODY_KEYPOINTS).filter(|(a, b)| a.confidence.min(b.confidence) >= CONFIDENT);
+    let distances: Vec<f32> = both.map(|(a, b)| (a.x_px - b.x_px).hypot(a.y_px - b.y_px)).collect();
+    (distances.len() >= 4).then(|| distances.iter().sum::<f32>() / distances.len() as f32)
+}
+
 /// Intersection over union.
 pub fn overlap(a: &BoxPx, b: &BoxPx) -> f32 {
     let side = |a_start: f32, a_length: f32, b_start: f32, b_length: f32| {
@@ -448,6 +455,15 @@ mod tests {
         assert!(decode_yolo_end_to_end(&zeros(&[1, 300, 57]), &view).is_empty());
         assert!(decode_movenet_multi(&zeros(&[1, 6, 56]), &view).is_empty());
         assert!(decode_rtmo(&zeros(&[1, 0, 5]), &zeros(&[1, 0, 17, 3]), &view).is_empty());
+    }
+
+    #[test]
+    fn the_same_keypoints_are_the_same_body() {
+        let at = |x: f32, confidence: f32| Keypoint::new(x, 0.0, confidence);
+        let body = [at(0.0, 0.9), at(10.0, 0.9), at(20.0, 0.9), at(30.0, 0.9), at(40.0, 0.1)];
+        let moved = body.map(|keypoint| Keypoint { x_px: keypoint.x_px + if keypoint.confidence > 0.5 { 3.0 } else { 500.0 }, ..keypoint });
+        assert_eq!(mean_distance_px(&body, &moved), Some(3.0), "what is unsure does not count");
+        assert_eq!(mean_distance_px(&body[..3], &moved[..3]), None);
     }
 
     #[test]

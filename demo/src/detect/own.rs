@@ -21,6 +21,8 @@ use crate::blazepose::image_size;
 const GREY: f64 = 114.0;
 /// Two people whose boxes overlap more are one, seen twice.
 const SAME_PERSON: f32 = 0.7;
+/// Two people whose keypoints are this near each other on average are one, whatever their boxes; in diagonals of the box.
+const SAME_BODY: f32 = 0.06;
 /// While people are in sight, the rest of the frame is searched for others only so often.
 const SEARCH_INTERVAL_S: f64 = 0.5;
 
@@ -142,7 +144,12 @@ fn keep_known(people: &mut Vec<Detected>) {
     let mut kept: Vec<Detected> = Vec::with_capacity(people.len());
     people.sort_by(|a, b| b.found_for.is_some().cmp(&a.found_for.is_some()).then(b.score.total_cmp(&a.score)));
     for person in people.drain(..) {
-        if kept.iter().all(|other| decode::overlap(&other.box_px, &person.box_px) <= SAME_PERSON) {
+        let is_same = |other: &Detected| {
+            decode::overlap(&other.box_px, &person.box_px) > SAME_PERSON
+                || decode::mean_distance_px(&other.keypoints, &person.keypoints)
+                    .is_some_and(|distance_px| distance_px < SAME_BODY * other.box_px.width.hypot(other.box_px.height))
+        };
+        if !kept.iter().any(is_same) {
             kept.push(person);
         }
     }
