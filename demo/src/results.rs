@@ -20,6 +20,7 @@
 //! | `root_px`, `root_depth_mm` | the same | (T, 2), (T) | pixel and depth of the root |
 //! | `camera_mm` | `camera_mm` | (T, 17, 3) | camera space, millimetres |
 //! | `world_mm` | `world_mm` | (T, 17, 3) | world space, millimetres |
+//! | `contact` | `contact` | (T, 2) | whether the right and the left foot stand on the floor |
 //! | `world_from_camera` | `world_from_camera` | | `p_world = rotation * p_camera + translation_mm` |
 //! | `intrinsics` | `focal_px`, `principal_px` | | the camera, given or assumed |
 //! | `image` | `image_size_px` | | width and height of the upright video |

@@ -5,8 +5,8 @@
 //!    the body's joints fall onto the 2D keypoints. All frames are solved together, with a prior that bodies accelerate only so much,
 //!    as one banded system (three unknowns a frame, linear in time), robustly: joints that disagree count less.
 //! 2. **The floor**, from the feet that stand ([`crate::contact`], [`crate::floor`]): one floor for everybody in front of the camera.
-//! 3. **Feet that stand still.** The path is solved again with each standing foot on its place on the floor. The
-//!    floor says how far away a foot is where the size of a body is a poor measure. What is left, a few centimetres, turns the leg.
+//! 3. **Feet that stand still.** The path is solved again with each standing foot drawn, weakly, to its place on the floor. What is left, a few
+//!    centimetres, turns the leg.
 //!
 //! A person in the air touches nothing and is left alone.
 
@@ -130,7 +130,7 @@ const JOINT_TO_STATURE: f64 = 0.05;
 /// follows the keypoints (along the line of sight to about 1 Hz, across it to 4 Hz).
 const ACCELERATION_MM_S2: [f64; 2] = [20_000.0, 60_000.0];
 /// Distance of a standing ankle from its place that costs as much. A weak pull: it decides how far away somebody stands, and no more. Stronger ones put the
-/// errors of the lifted leg into the path of the whole body (on the 26 views, 60 mm made the path 155 mm too long or short on average, 1000 mm
+/// errors of the lifted leg into the path of the whole body (on 26 views, 60 mm made the path 155 mm too long or short on average, 1000 mm
 /// 125 mm); what is left turns the leg.
 const STANDING_MM: f64 = 1000.0;
 

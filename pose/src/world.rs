@@ -23,6 +23,8 @@
 //! 3. the factor of the clip from the [`Scale`]: a stature (the body's chain of bones is [`CHAIN_TO_STATURE`] of it) or
 //!    given bone lengths. A root depth that is given is taken as it is, and steps 1 to 3 are left out.
 //!
+//! [`crate::trajectory`] goes on from here: it solves all frames together and lets standing feet stand.
+//!
 //! On real motion with a lifter's noise (1.5 px, in depth 15 px) and the true size, the root's depth is off by 1 to 2 % in
 //! the median and at most 5 % in the 95th percentile of a clip (`tests/placement.rs`). A wrong stature scales everything alike.
 //!

@@ -238,6 +238,18 @@ fn a_known_pitch_is_taken() {
 }
 
 #[test]
+fn up_is_found_though_the_camera_rolls() {
+    let truth = stepper(200);
+    let scale = Scale::Height { height_m: height_m(&truth[0]) };
+    for roll_rad in [0.0, 0.04, 0.45] {
+        let camera = Extrinsics::look_at([2000.0, -5500.0, 1900.0], [2300.0, 0.0, 900.0], roll_rad).unwrap();
+        let (_, world) = together(&with_noise(see(&truth, camera, Normalisation::PersonBox), 1.0), &scale, &PathOptions::default());
+        let off_deg = angle_deg(world.rotation[2], camera.rotation[2]);
+        assert!(off_deg < 4.0, "rolled by {roll_rad}: up is {off_deg} degrees off");
+    }
+}
+
+#[test]
 fn people_share_one_floor() {
     let camera = Extrinsics::look_at([300.0, -5500.0, 1600.0], [0.0, 0.0, 900.0], 0.0).unwrap();
     let small: Vec<Pose3> = walker(300).iter().map(|pose| pose.map(|[x, y, z]| [0.7 * x - 900.0, 0.7 * y - 700.0, 0.7 * z])).collect();
