@@ -133,7 +133,7 @@ fn main() -> ExitCode {
     // SAFETY: this is the first thing that the program does, so no other thread reads the environment meanwhile.
     unsafe { set_unset(&[("OPENCV_FFMPEG_LOGLEVEL", "-8")]) };
     let args = Args::parse();
-    if let Some(live::Source::Url(_)) = args.live.source(args.video.as_deref()) {
+    if args.live.source(args.video.as_deref()).is_some_and(|source| source.is_pushed()) {
         // SAFETY: reading the command line has started no thread.
         unsafe { set_unset(&[live::FFMPEG_LIVE]) };
     }

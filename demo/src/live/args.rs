@@ -138,5 +138,6 @@ pub fn stop_running() -> bool {
     IS_RUNNING.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst)
 }
 
-/// Tells FFmpeg to keep nothing back: to be set before a stream on the network is opened, and for nothing else, since files cannot be read so.
+/// Tells FFmpeg to keep nothing back: to be set before a stream that [`Source::is_pushed`] is opened, and for nothing else, since files cannot
+/// be read so.
 pub const FFMPEG_LIVE: (&str, &str) = ("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay");

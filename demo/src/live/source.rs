@@ -113,8 +113,8 @@ pub enum Capture {
     OpenCv {
         /// What delivers.
         capture: VideoCapture,
-        /// A stream that says how long it is, and so may end.
-        is_finite: bool,
+        /// Of a stream that says how long it is: it is played in its own time, and may end.
+        pace: Option<Pace>,
     },
     /// A file.
     Fake(Box<Fake>),
@@ -139,6 +139,11 @@ impl Source {
             Self::Device(path) | Self::Fake { path, .. } => path.clone(),
             Self::Url(url) => url.into(),
         }
+    }
+
+    /// Whether it sends frames when it has them, so that FFmpeg need not hold any back. Over HTTP come files too, which cannot be read so.
+    pub fn is_pushed(&self) -> bool {
+        matches!(self, Self::Url(url) if !url.to_ascii_lowercase().starts_with("http"))
     }
 
     /// Whether it is worth connecting again when it is lost.
@@ -177,8 +182,8 @@ impl Source {
                 _ => Error::NoCamera(self.to_string()),
             });
         }
-        let is_finite = match self {
-            Self::Url(_) => capture.get(videoio::CAP_PROP_FRAME_COUNT).is_ok_and(|count| count >= 1.0),
+        let pace = match self {
+            Self::Url(_) => capture.get(videoio::CAP_PROP_FRAME_COUNT).is_ok_and(|count| count >= 1.0).then(Pace::default),
             _ => {
                 // What a camera cannot do it leaves as it is, so nothing is asked of what comes back.
                 let mut ask = |property: i32, value: f64| capture.set(property, value).map_err(failed).map(drop);
@@ -189,10 +194,10 @@ impl Source {
                     ask(videoio::CAP_PROP_FRAME_HEIGHT, f64::from(size.height))?;
                 }
                 ask(videoio::CAP_PROP_BUFFERSIZE, 1.0)?;
-                false
+                None
             }
         };
-        Ok(Capture::OpenCv { capture, is_finite })
+        Ok(Capture::OpenCv { capture, pace })
     }
 }
 
@@ -207,16 +212,38 @@ impl Capture {
     /// A failure of OpenCV, or of a fake camera's file.
     pub fn next(&mut self, frame: &mut Mat, stop: &AtomicBool) -> Result<Next, Error> {
         match self {
-            Self::OpenCv { capture, is_finite } => {
-                let got = capture.read(frame).map_err(|source| Error::OpenCv { what: "the camera".to_owned(), source })?;
-                Ok(match (got && !frame.empty(), *is_finite) {
-                    (true, _) => Next::Frame,
-                    (false, true) => Next::End,
-                    (false, false) => Next::Lost,
+            Self::OpenCv { capture, pace } => {
+                let failed = |source| Error::OpenCv { what: "the camera".to_owned(), source };
+                let got = capture.read(frame).map_err(failed)? && !frame.empty();
+                Ok(match (got, pace) {
+                    (true, Some(pace)) => {
+                        pace.wait(capture.get(videoio::CAP_PROP_POS_MSEC).map_err(failed)? / 1000.0);
+                        Next::Frame
+                    }
+                    (true, None) => Next::Frame,
+                    (false, Some(_)) => Next::End,
+                    (false, None) => Next::Lost,
                 })
             }
             Self::Fake(fake) => fake.next(frame, stop),
         }
+    }
+}
+
+/// A file's own time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    /// When its first frame came, and the time that the file gives it.
+    began: Option<(Instant, f64)>,
+}
+
+impl Pace {
+    /// Until it is time for the frame that the file has at `time_s`.
+    fn wait(&mut self, time_s: f64) {
+        let (began, first_s) = *self.began.get_or_insert_with(|| (Instant::now(), time_s));
+        // NaN becomes 0: a frame without a time is not waited for.
+        let due = began + Duration::from_secs_f64((time_s - first_s).max(0.0).min(1e6));
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -225,32 +252,25 @@ pub struct Fake {
     path: PathBuf,
     then: AfterLast,
     reader: VideoReader,
-    began: Instant,
-    /// The first frame's own time.
-    first_s: Option<f64>,
+    pace: Pace,
 }
 
 impl Fake {
     fn open(path: &Path, then: AfterLast) -> Result<Self, Error> {
         let reader = VideoReader::open(path)?;
-        Ok(Self { path: path.to_owned(), then, reader, began: Instant::now(), first_s: None })
+        Ok(Self { path: path.to_owned(), then, reader, pace: Pace::default() })
     }
 
     fn next(&mut self, frame: &mut Mat, stop: &AtomicBool) -> Result<Next, Error> {
         while !stop.load(Ordering::Relaxed) {
             if let Some(time_s) = self.reader.read(frame)? {
-                let first_s = *self.first_s.get_or_insert_with(|| {
-                    self.began = Instant::now();
-                    time_s
-                });
-                let due = self.began + Duration::from_secs_f64((time_s - first_s).clamp(0.0, 1e6));
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                self.pace.wait(time_s);
                 return Ok(Next::Frame);
             }
             match self.then {
                 AfterLast::End => return Ok(Next::End),
                 // A file without frames would be opened again and again.
-                AfterLast::Repeat if self.first_s.is_none() => return Ok(Next::End),
+                AfterLast::Repeat if self.pace.began.is_none() => return Ok(Next::End),
                 AfterLast::Repeat => *self = Self::open(&self.path, self.then)?,
                 AfterLast::Hang => std::thread::sleep(Duration::from_millis(20)),
             }
@@ -275,6 +295,11 @@ mod tests {
         for bad in ["", "-1", "clip.mp4", "fake:", "file:///etc/passwd", "rtsp://"] {
             assert!(parse(bad).is_err_and(|error| error.contains("expected a camera's number")), "{bad}");
         }
+        assert!(
+            Source::Url("rtsp://x".to_owned()).is_pushed()
+                && !Source::Url("HTTPS://x".to_owned()).is_pushed()
+                && !Source::Index(0).is_pushed()
+        );
         assert!(is_url("RTSP://x") && is_url("udp://@:5000") && !is_url("C://x") && !is_url("a.mp4"));
     }
 
