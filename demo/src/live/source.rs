@@ -241,8 +241,9 @@ impl Pace {
     /// Until it is time for the frame that the file has at `time_s`.
     fn wait(&mut self, time_s: f64) {
         let (began, first_s) = *self.began.get_or_insert_with(|| (Instant::now(), time_s));
-        // NaN becomes 0: a frame without a time is not waited for.
-        let due = began + Duration::from_secs_f64((time_s - first_s).max(0.0).min(1e6));
+        let after_s = time_s - first_s;
+        // A frame without a time is not waited for.
+        let due = began + Duration::from_secs_f64(if after_s.is_finite() { after_s.clamp(0.0, 1e6) } else { 0.0 });
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 }
