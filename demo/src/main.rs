@@ -272,7 +272,11 @@ fn watch(args: &Args, source: live::Source) -> anyhow::Result<()> {
         }
         sinks.push(Box::new(FeedSink::new(feed)?));
     }
-    let summary = args.live.start(source, common, detector.as_mut(), sinks)?;
+    let summary = match args.live.start(source, common, detector.as_mut(), sinks) {
+        // `| head` is no error of ours.
+        Err(live::Error::ReaderGone) => return Ok(()),
+        ended => ended?,
+    };
     let text = if args.json { serde_json::to_string(&summary)? } else { summary.to_string() };
     if args.live.takes_stdout() {
         tracing::info!("{text}");

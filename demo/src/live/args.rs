@@ -123,7 +123,6 @@ impl LiveArgs {
         let result = run(&settings, detector, lifter, &mut sinks, &STOP);
         IS_RUNNING.store(false, Ordering::SeqCst);
         match result {
-            // `| head` is no error of ours.
             Err(Error::Sink(error)) if self.takes_stdout() && error.kind() == io::ErrorKind::BrokenPipe => Err(Error::ReaderGone),
             other => other,
         }
