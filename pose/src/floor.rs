@@ -170,7 +170,8 @@ impl Upright {
 /// The floor's normal in camera space: `height = a x + b y + c` through the ankles that stand on it, in the axes around
 /// the body's direction, with the prior that a and b are 0.
 fn floor_normal(people: &[Standing<'_>], body: &Upright) -> Vector3<f64> {
-    const ROUNDS: usize = 10;
+    const ROUNDS: i32 = 10;
+    const FIRST_NEAR_MM: f64 = 600.0;
     const CONTACT_MM: f64 = 60.0; // spread of the ankle's height while its foot bears the body, the lifter's errors included
     const FRAMES_A_STEP: f64 = 25.0; // frames of one step are one observation, not many
     const LARGEST_TAN: f64 = 0.36; // 20 degrees
@@ -184,12 +185,14 @@ fn floor_normal(people: &[Standing<'_>], body: &Upright) -> Vector3<f64> {
     let centre = points.iter().sum::<Vector3<f64>>() / points.len() as f64;
 
     let mut plane = Vector3::new(0.0, 0.0, smooth::quantile(&mut points.iter().map(|p| p.z).collect::<Vec<_>>(), 0.3));
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        // wide at first: someone who stands half a metre too high because the first plane is tilted must be able to say so
+        let near_mm = CONTACT_MM.max(FIRST_NEAR_MM * 0.6_f64.powi(round));
         let prior = Vector3::new(body.spread[0].powi(-2), body.spread[1].powi(-2), 0.0);
         let (mut precision, mut moment) = (Matrix3::from_diagonal(&prior), Vector3::zeros());
         for p in &points {
             let row = Vector3::new(p.x - centre.x, p.y - centre.y, 1.0);
-            let above = (p.z - row.dot(&plane)) / CONTACT_MM;
+            let above = (p.z - row.dot(&plane)) / near_mm;
             // a foot well above the floor is in the air and says nothing of it
             let weight = if above > 1.0 { above.powi(-4) } else { 1.0 } / FRAMES_A_STEP / CONTACT_MM.powi(2);
             precision += weight * row * row.transpose();

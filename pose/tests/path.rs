@@ -275,6 +275,25 @@ fn people_share_one_floor() {
 }
 
 #[test]
+fn people_apart_stand_on_one_floor_though_the_camera_rolls() {
+    // two metres apart: by a level camera one of them would float
+    let camera = Extrinsics::look_at([-600.0, -4200.0, 2100.0], [-600.0, 0.0, 800.0], 0.23).unwrap();
+    let stand =
+        |x_mm: f32, y_mm: f32| jumper()[..40].iter().map(|p| p.map(|[x, y, z]| [x + 1500.0 + x_mm, y + y_mm, z])).collect::<Vec<Pose3>>();
+    let truth = [stand(-1500.0, 600.0), stand(300.0, -600.0)];
+    let seen = truth.each_ref().map(|world_mm| with_noise(see(world_mm, camera, Normalisation::PersonBox), 1.0));
+    let scale = Scale::Height { height_m: height_m(&truth[0][0]) };
+    let people = [(seen[0].sight(), scale.clone()), (seen[1].sight(), scale)];
+    let (paths, world) = trajectory::place_people(&people, &PathOptions::default()).unwrap();
+    for path in &paths {
+        let heights = path.camera_mm.iter().flat_map(|p| FEET.map(|j| f64::from(world.to_world(p[j])[2])));
+        let median = pose::smooth::median(&mut heights.collect::<Vec<_>>());
+        assert!((30.0..110.0).contains(&median), "feet stand at {median} mm");
+        assert!(path.contact.iter().flatten().filter(|stands| **stands).count() > 60);
+    }
+}
+
+#[test]
 fn the_path_is_there_whatever_is_missing() {
     let scale = Scale::Height { height_m: 1.7 };
     let finite = |path: &Path| path.camera_mm.iter().flatten().flatten().all(|v| v.is_finite());
