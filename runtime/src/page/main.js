@@ -309,7 +309,7 @@ class Page {
       if (!camera) return;
       this.setOption("follow", false);
       const depth = Math.max(hip.reduce((sum, v, k) => sum + (v - camera.positionM[k]) * camera.axes[2][k], 0), 1);
-      return this.orbit.lookFrom(camera.positionM, camera.positionM.map((v, k) => v + camera.axes[2][k] * depth));
+      return this.orbit.lookThrough(camera, this.source.image, depth);
     }
     if (view === "top") return this.orbit.go({ azimuth: 0, elevation: 1.5 });
     if (!row) return;

@@ -2,6 +2,7 @@
 
 import { add, clamp, cross, lookAt, multiply, norm, perspective, scale, subtract, unit } from "./maths.js";
 
+/** Of the view, vertically, when it is not the camera's. */
 const FOV_RAD = (28 * Math.PI) / 180;
 const NEAR_M = 0.1;
 const FAR_M = 400;
@@ -18,6 +19,9 @@ export class Orbit {
   goal = { azimuth: 0.56, elevation: 0.22, distance: 6, target: [0, 4, 0.9] };
   /** Where it is. @type {View} */
   now = { ...this.goal, target: [...this.goal.target] };
+
+  /** Vertically. */
+  fovRad = FOV_RAD;
 
   /** @param {HTMLElement} element takes the input @param {() => void} changed */
   constructor(element, changed) {
@@ -115,7 +119,7 @@ export class Orbit {
 
   /** Moves the scene with the pointer. @param {number} dx pixels @param {number} dy pixels */
   pan(dx, dy) {
-    const metres = (2 * this.goal.distance * Math.tan(FOV_RAD / 2)) / Math.max(this.element.clientHeight, 1);
+    const metres = (2 * this.goal.distance * Math.tan(this.fovRad / 2)) / Math.max(this.element.clientHeight, 1);
     const back = direction(this.goal);
     const right = unit(cross([0, 0, 1], back)) ?? [1, 0, 0];
     const up = cross(back, right);
@@ -131,6 +135,7 @@ export class Orbit {
 
   /** Turns to a view; the shorter way round. @param {Partial<View>} view @param {boolean} [atOnce] */
   go(view, atOnce = false) {
+    this.fovRad = FOV_RAD;
     Object.assign(this.goal, view);
     this.goal.elevation = clamp(this.goal.elevation, ELEVATION_RAD[0], ELEVATION_RAD[1]);
     this.goal.distance = clamp(this.goal.distance, DISTANCE_M[0], DISTANCE_M[1]);
@@ -138,6 +143,16 @@ export class Orbit {
     this.goal.azimuth -= turns * 2 * Math.PI;
     if (atOnce) this.now = { ...this.goal, target: [...this.goal.target] };
     this.changed();
+  }
+
+  /**
+   * Looks from a camera, so that its whole picture is in view.
+   * @param {import("./clip.js").Camera} camera @param {{width: number, height: number}} image @param {number} depthM of the point to turn about
+   */
+  lookThrough({ positionM, axes, focalPx }, { width, height }, depthM) {
+    this.lookFrom(positionM, add(positionM, scale(axes[2], depthM)));
+    const aspect = this.element.clientWidth / Math.max(this.element.clientHeight, 1);
+    this.fovRad = 2 * Math.atan(Math.max(height / focalPx[1], width / focalPx[0] / aspect) / 2);
   }
 
   /** Looks from a point to another. @param {number[]} eye @param {number[]} target @param {boolean} [atOnce] */
@@ -175,7 +190,7 @@ export class Orbit {
 
   /** Clip space from the world. @param {number} aspect */
   matrix(aspect) {
-    return multiply(perspective(FOV_RAD, aspect, NEAR_M, FAR_M), lookAt(this.eye(), this.now.target));
+    return multiply(perspective(this.fovRad, aspect, NEAR_M, FAR_M), lookAt(this.eye(), this.now.target));
   }
 }
 

@@ -1,7 +1,7 @@
 // The 3D view: people as slender figures over a floor with soft shadows, their trails, the camera with its picture.
 
 import { Floats, capsuleMesh, makeInstances, makeProgram } from "./gl.js";
-import { add, project, scale, subtract } from "./maths.js";
+import { add, norm, project, scale, subtract } from "./maths.js";
 import { BONES, BONE_RADII_M, CONFIDENT, HEAD_BONE, HEAD_PART, JOINTS, SIDE, TRAIL_JOINTS, rgb, sideColour } from "./skeleton.js";
 import { confidenceOf, jointM, visitRows } from "./track.js";
 
@@ -18,6 +18,10 @@ const TRAIL_S = 1.6;
 const PATH_S = 20;
 /** Distance at which the camera's picture hangs, metres. */
 const PICTURE_M = 0.9;
+const HANGING_OPACITY = 0.92;
+/** Someone this near looks through the camera. */
+const AT_CAMERA_M = 0.25;
+const BEHIND_OPACITY = 0.6;
 const MOST_PIXEL_RATIO = 2;
 
 const CAPSULE = `
@@ -301,6 +305,10 @@ export class Stage {
     gl.bindTexture(gl.TEXTURE_2D, this.shadows ?? null);
     this.square.draw();
 
+    // from where the camera stands, its picture lies behind the people
+    const isThere = this.isAtCamera(scene);
+    if (isThere) this.drawPicture(scene, view, BEHIND_OPACITY);
+
     gl.depthMask(true);
     gl.useProgram(solid.program);
     gl.uniformMatrix4fv(solid.uniform("view"), false, view);
@@ -311,7 +319,7 @@ export class Stage {
     this.capsules.draw();
 
     gl.depthMask(false);
-    this.drawPicture(scene, view);
+    if (!isThere) this.drawPicture(scene, view, HANGING_OPACITY);
     gl.useProgram(line.program);
     gl.uniformMatrix4fv(line.uniform("view"), false, view);
     gl.uniform2f(line.uniform("size"), width / ratio, height / ratio);
@@ -339,8 +347,8 @@ export class Stage {
     gl.generateMipmap(gl.TEXTURE_2D);
   }
 
-  /** @param {Scene} scene @param {Float32Array} view */
-  drawPicture({ picture, camera, image }, view) {
+  /** @param {Scene} scene @param {Float32Array} view @param {number} opacity */
+  drawPicture({ picture, camera, image }, view, opacity) {
     const { gl } = this;
     if (!picture || !camera || !this.programs || !this.square) return;
     gl.bindTexture(gl.TEXTURE_2D, this.picture ?? null);
@@ -354,7 +362,7 @@ export class Stage {
     gl.uniformMatrix4fv(uniform("view"), false, view);
     gl.uniform3fv(uniform("corners"), pictureCorners(camera, image).flat());
     gl.uniform1f(uniform("crop"), picture.crop);
-    gl.uniform1f(uniform("opacity"), 0.92);
+    gl.uniform1f(uniform("opacity"), opacity);
     this.square.draw();
   }
 
@@ -379,7 +387,12 @@ export class Stage {
       if (scene.path) this.collectPath(scene.path, scene.timeS);
       for (const person of scene.people) this.collectTrails(person, scene.timeS);
     }
-    if (scene.camera) this.collectCamera(scene.camera, scene.image, ground.ink);
+    if (scene.camera && !this.isAtCamera(scene)) this.collectCamera(scene.camera, scene.image, ground.ink);
+  }
+
+  /** @param {Scene} scene */
+  isAtCamera({ camera }) {
+    return camera !== null && norm(subtract(this.orbit.eye(), camera.positionM)) < AT_CAMERA_M;
   }
 
   /** Where somebody was and will be, on the floor. @param {NonNullable<Scene["path"]>} path @param {number} timeS */
