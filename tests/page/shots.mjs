@@ -19,7 +19,7 @@ async function take(name, url, { width = 1440, height = 900, dark = true, timeS 
   await page.evaluate((timeS) => window.poselift.source.live || window.poselift.player.seek(timeS), timeS);
   await act(page);
   await wait(2500);
-  await page.waitForFunction(() => window.poselift.present().length > 0, { timeout: 60_000 });
+  await page.waitForFunction(() => window.poselift.present().some(({ row }) => row.block.found[row.i] > 0), { timeout: 60_000 });
   await page.screenshot({ path: join(out, `${name}.jpg`), type: "jpeg", quality: 80 });
   await page.close();
 }

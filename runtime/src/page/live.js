@@ -178,16 +178,7 @@ export function watchLive(path, source, show, protocols = []) {
       if (update.image) source.image = { width: update.image.width, height: update.image.height };
       const intrinsics = update.intrinsics ?? assumedIntrinsics(source.image);
       source.camera = cameraOf(update.world_from_camera, intrinsics) ?? source.camera;
-      if (bytes && !decoding) {
-        // one that comes while the last is being decoded is not worth a queue
-        decoding = true;
-        try {
-          show.picture(await createImageBitmap(new Blob([bytes], { type: "image/jpeg" })));
-        } catch (error) {
-          console.warn("a picture could not be read:", error);
-        }
-        decoding = false;
-      }
+      // poses never wait for pictures, so that they stay in order
       let changed = false;
       for (const person of update.people ?? []) {
         changed = source.push(update.time_s, person) || changed;
@@ -195,6 +186,16 @@ export function watchLive(path, source, show, protocols = []) {
       source.endS = Math.max(source.endS, update.time_s);
       show.stats(update);
       show.changed(changed);
+      // one that comes while the last is being decoded is not worth a queue
+      if (!bytes || decoding) return;
+      decoding = true;
+      try {
+        show.picture(await createImageBitmap(new Blob([bytes], { type: "image/jpeg" })));
+        show.changed(false);
+      } catch (error) {
+        console.warn("a picture could not be read:", error);
+      }
+      decoding = false;
     },
   }, protocols);
 }
