@@ -32,6 +32,7 @@ test: native
 
 test-all: test
 	tests/python/run.sh
+	tests/page/run.sh
 
 lint:
 	cargo fmt --all --check

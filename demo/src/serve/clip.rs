@@ -258,7 +258,7 @@ impl Clip {
         Some(bytes.0)
     }
 
-    /// The whole clip of a person in at most [`OVERVIEW_BUCKETS`] stretches of equal length, little-endian:
+    /// The whole clip of a person in at most 2000 stretches of equal length, little-endian:
     ///
     /// u32 "PLO1", u32 stretches B; B x 8 x 2 f32: least and greatest flexion of knee, hip, elbow, shoulder (left), then right, in degrees;
     /// B x 3 f32: mean place of the hip, world mm. NaN where there is nothing.
