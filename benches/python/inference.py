@@ -58,9 +58,12 @@ def products(path, threads, ops, x, folder):
     for event in json.loads(Path(s.end_profiling()).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["args"].get("op_name") in ("MatMul", "FusedMatMul", "Gemm"):
             shapes = [tuple(next(iter(shape.values()))) for shape in event["args"]["input_type_shape"]]
-            if event["args"]["op_name"] == "FusedMatMul":  # of a matrix with its own transpose
-                shapes[1] = shapes[1][:-2] + (shapes[1][-1], shapes[1][-2])
-            found[shapes[0], shapes[1]] += 1
+            if len(shapes) == 1 or len(shapes[1]) == 1:  # weights that were packed beforehand are not told; a bias may be
+                shapes[1:] = [(shapes[0][-1], tuple(next(iter(event["args"]["output_type_shape"][0].values())))[-1])]
+            a, b = shapes[:2]
+            if a[-1] != b[-2]:  # a product with a transposed factor
+                a, b = (a, b[:-2] + (b[-1], b[-2])) if a[-1] == b[-1] else (a[:-2] + (a[-1], a[-2]), b)
+            found[a, b] += 1
     return found
 
 

@@ -1,7 +1,7 @@
 //! Two lifted clips of the same motion, compared: `demo --compare A B`.
 //!
 //! Frames are matched by time: for each of A's times within B's span, B is interpolated. Poses are compared root-relative in camera space (the two must
-//! have seen the motion from one camera) and, as P-MPJPE does, turned and scaled onto each other; paths and jitter in the world.
+//! have seen the motion from one camera) and, as P-MPJPE does, turned and scaled onto each other; paths and jitter are in camera space too.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -45,6 +45,8 @@ pub struct Decoder {
     pictures: Option<Receiver<Result<Picture, video::Error>>>,
     used: Sender<Mat>,
     thread: Option<JoinHandle<End>>,
+    /// What the thread said, once it has ended by itself.
+    end: Option<End>,
     expected_frames: Option<u64>,
 }
 
@@ -96,7 +98,7 @@ impl Decoder {
             }
             work.end
         });
-        Self { pictures: Some(pictures), used, thread: Some(thread), expected_frames }
+        Self { pictures: Some(pictures), used, thread: Some(thread), end: None, expected_frames }
     }
 
     /// How many frames are about to come, by what the file claims; `None` if it does not say.
@@ -108,8 +110,17 @@ impl Decoder {
     ///
     /// # Errors
     /// A failure of OpenCV.
+    ///
+    /// # Panics
+    /// Goes on with a panic of the thread: a clip cut short must not look like a whole one.
     pub fn take(&mut self) -> Result<Option<Picture>, video::Error> {
-        self.pictures.as_ref().and_then(|pictures| pictures.recv().ok()).transpose()
+        let picture = self.pictures.as_ref().and_then(|pictures| pictures.recv().ok()).transpose();
+        if let Ok(None) = picture
+            && let Some(thread) = self.thread.take()
+        {
+            self.end = Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        picture
     }
 
     /// Gives a frame back, so that its memory is used again.
@@ -126,7 +137,10 @@ impl Decoder {
     fn stop(&mut self) -> End {
         // A thread whose frames nobody takes ends at the next one.
         self.pictures = None;
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+        match self.thread.take() {
+            Some(thread) => thread.join().unwrap_or_default(),
+            None => self.end.unwrap_or_default(),
+        }
     }
 }
 

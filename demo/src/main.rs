@@ -12,7 +12,7 @@ use demo::live::{self, LiveArgs};
 use demo::observe::Section;
 use demo::progress::Progress;
 use demo::room::Room;
-use demo::run::{Input, MotionFile, PersonSummary, Request, Summary, Who, run};
+use demo::run::{Input, MOST_PEOPLE, MotionFile, PersonSummary, Request, Summary, Who, run};
 use demo::serve::{Feed, FeedSink, Server, Show};
 use runtime::Device;
 use tracing_subscriber::EnvFilter;
@@ -54,7 +54,7 @@ struct Args {
     #[arg(long, value_name = "largest|N|all", default_value = "largest")]
     person: Who,
     /// How many people are followed at a time
-    #[arg(long, value_name = "NUMBER", default_value_t = 6, conflicts_with = "keypoints")]
+    #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = most_people, conflicts_with = "keypoints")]
     most_people: usize,
     /// Height in metres, of everyone, or several with commas, in the order of the people's numbers [default: 1.70, and the result
     /// says that it is assumed]
@@ -87,6 +87,13 @@ struct Args {
     /// Print the summary as JSON, for programs
     #[arg(long)]
     json: bool,
+}
+
+fn most_people(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=MOST_PEOPLE).contains(&number) => Ok(number),
+        _ => Err(format!("expected 1 to {MOST_PEOPLE} people")),
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -126,12 +133,12 @@ impl Args {
 }
 
 fn main() -> ExitCode {
+    // SAFETY: this is the first thing that the program does, so no other thread reads the environment meanwhile.
+    unsafe { set_unset(&[("OPENCV_FFMPEG_LOGLEVEL", "-8")]) };
     // OpenCV has read its own variable by now.
     if std::env::var_os("OPENCV_LOG_LEVEL").is_none() {
         let _ = opencv::core::set_log_level(opencv::core::LogLevel::LOG_LEVEL_SILENT);
     }
-    // SAFETY: this is the first thing that the program does, so no other thread reads the environment meanwhile.
-    unsafe { set_unset(&[("OPENCV_FFMPEG_LOGLEVEL", "-8")]) };
     let args = Args::parse();
     if args.live.source(args.video.as_deref()).is_some_and(|source| source.is_pushed()) {
         // SAFETY: reading the command line has started no thread.
@@ -173,7 +180,8 @@ fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
         }
     })
     .map_err(|e| anyhow::anyhow!("cannot watch for interruptions: {e}"))?;
-    if let Some(source) = args.live.source(args.video.as_deref()) {
+    let source = if args.show.is_empty() { args.live.source(args.video.as_deref()) } else { None };
+    if let Some(source) = source {
         return watch(&args, source);
     }
     args.live.refuse_for_clips()?;

@@ -1,5 +1,6 @@
 //! Videos in and out, through OpenCV (FFmpeg).
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -223,7 +224,10 @@ impl VideoWriter264 {
         std::fs::File::create(path).map_err(|_| Error::CannotCreate(path.to_owned()))?;
         let encoder = match start_ffmpeg(path, fps, size) {
             Some(child) => Encoder::Program(child),
-            None => Encoder::OpenCv(open_writer(path, fps, size)?),
+            None => {
+                tracing::info!("the film is encoded by OpenCV, which is slower: there is no program ffmpeg with libx264 on the PATH");
+                Encoder::OpenCv(open_writer(path, fps, size)?)
+            }
         };
         Ok(Self { encoder, path: path.to_owned(), size, frames: 0 })
     }
@@ -301,7 +305,11 @@ fn start_ffmpeg(path: &Path, fps: f64, size: Size) -> Option<Child> {
     command.args(["-s", &format!("{}x{}", size.width, size.height), "-r", &fps.to_string(), "-i", "pipe:0"]);
     command.args(["-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p"]);
     // The index in front: browsers show the film before they have all of it.
-    command.args(["-movflags", "+faststart", "-f", "mp4", "-y"]).arg(path);
+    command.args(["-movflags", "+faststart", "-f", "mp4", "-y"]);
+    // A name alone might be taken for a protocol's.
+    let mut file = OsString::from("file:");
+    file.push(path);
+    command.arg(file);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
 }
 

@@ -9,7 +9,7 @@ use std::{path::Path, time::Instant};
 use network::{Checkpoint, LifterConfig, LiveConfig, ModelConfig};
 use pose::JOINTS;
 use prost::Message as _;
-use runtime::{Device, Engine, EngineOptions};
+use runtime::{AnyEngine, Device, Engine, EngineOptions};
 use serde::Serialize;
 
 use crate::{
@@ -95,6 +95,28 @@ pub fn check(path: &Path, checkpoint: &Checkpoint, form: Form, look_ahead: usize
             let (sequence, step) = if form == Form::Step { (&other, &file) } else { (&file, &other) };
             check_live(sequence, step, &config, form, threads)
         }
+    }
+}
+
+/// Whether a file gives numbers for ordinary input: for one whose own precision was not checked in the way of [`check`].
+///
+/// # Errors
+/// [`Error::NotFinite`], [`Error::Engine`].
+pub fn gives_numbers(path: &Path, threads: usize) -> Result<(), Error> {
+    let values = match AnyEngine::open(path, &EngineOptions { threads, ..EngineOptions::default() })? {
+        AnyEngine::Whole(engine) => {
+            let shape = [engine.batch().unwrap_or(1), engine.frames().unwrap_or(LIVE_FRAMES), JOINTS, engine.channels()];
+            engine.run(&sample_input(shape), shape)?
+        }
+        AnyEngine::Step(engine) => {
+            let mut state = vec![0.0; engine.state_len()];
+            let frame = sample_input([1, 1, JOINTS, engine.channels()]);
+            engine.step(&frame, &mut [&mut state])?.into_iter().chain(state).collect()
+        }
+    };
+    match values.into_iter().find(|value| !value.is_finite()) {
+        Some(found) => Err(Error::NotFinite { found }),
+        None => Ok(()),
     }
 }
 

@@ -437,6 +437,13 @@ impl Lifter {
     /// The network's input for a person (T, 17, C): the steps, and the last one again for the look-ahead.
     fn causal_input(&self, person: &Person) -> Result<Vec<f32>, Error> {
         let (steps, look_ahead, channels) = (&person.steps, self.look_ahead(), self.engine.channels());
+        let frames = steps.len() + look_ahead;
+        if matches!(self.engine, AnyEngine::Whole(_)) && frames > LONGEST_SEQUENCE {
+            return Err(Error::Clip(format!(
+                "expected at most {LONGEST_SEQUENCE} frames of one person for the sequence graph of a live model, found {frames}: use its step graph, \
+                 as `export onnx --step` writes it, which takes any number"
+            )));
+        }
         let mut input = Vec::with_capacity((steps.len() + look_ahead) * JOINTS * channels);
         let last = steps.last().into_iter().flat_map(|last| std::iter::repeat_n(last, look_ahead));
         for step in steps.iter().chain(last) {
@@ -448,13 +455,6 @@ impl Lifter {
     /// Poses at the person's steps: (T, [`MERGED_VALUES`]), each in pixels by its own box.
     fn predict_causally(&self, person: &Person, flip: bool) -> Result<Vec<f32>, Error> {
         let (steps, look_ahead) = (&person.steps, self.look_ahead());
-        let frames = steps.len() + look_ahead;
-        if matches!(self.engine, AnyEngine::Whole(_)) && frames > LONGEST_SEQUENCE {
-            return Err(Error::Clip(format!(
-                "expected at most {LONGEST_SEQUENCE} frames of one person for the sequence graph of a live model, found {frames}: use its step graph, \
-                 as `export onnx --step` writes it, which takes any number"
-            )));
-        }
         let input = self.causal_input(person)?;
         let output = self.run_windows(&[input], flip)?.swap_remove(0);
         let poses = output[look_ahead * POSE_VALUES..].chunks_exact(POSE_VALUES);

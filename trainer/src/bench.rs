@@ -121,6 +121,7 @@ pub fn run(recipe: &Recipe, data: Option<&Path>, options: BenchOptions, mut each
         Some(folder) => Batches::Read(read(recipe, data::open(recipe, folder)?.source, total)?),
         None => noise(batch * frames * pose::JOINTS, dim_in, train.seed),
     };
+    crate::model::check_scan(&recipe.model, options.device)?;
     let lifter = Lifter::new(&recipe.model, Drawing { seed: train.seed, layer_scale: train.layer_scale }, options.device)?;
     let mut optimiser = Optimiser::new(&lifter.weights, train.optimiser);
     let objective = Objective { loss: train.loss, precision: train.precision, context: Context::TRAINING };

@@ -184,6 +184,7 @@ pub struct Opened {
 /// See [`Checkpoint::read`].
 pub fn open(path: &Path, overrides: &Overrides, device: tch::Device) -> Result<Opened> {
     let (checkpoint, metadata) = read(path, overrides)?;
+    crate::model::check_scan(&checkpoint.config, device)?;
     let lifter = Lifter::load(&checkpoint.config, &checkpoint.state, tch::Kind::Float, device)?;
     Ok(Opened { lifter, metadata, checkpoint })
 }

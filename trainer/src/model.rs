@@ -1,7 +1,8 @@
 //! A lifter that can be trained and evaluated.
 
+use anyhow::Context as _;
 use formats::StateDict;
-use network::{Context, ModelConfig, Tensor as _, WeightError};
+use network::{Context, MambaForm, ModelConfig, Tensor as _, WeightError};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
@@ -19,6 +20,23 @@ pub struct Lifter {
     pub network: network::Lifter<Eager>,
     device: Device,
     kind: Kind,
+}
+
+/// Whether the scan of such a model, if it has one, can be computed on the device: asked before slow work is done, not in its first step.
+///
+/// # Errors
+/// A GPU whose kernels cannot be compiled or run, or that take fewer states than the model has.
+pub fn check_scan(config: &ModelConfig, device: Device) -> anyhow::Result<()> {
+    let states = match config {
+        ModelConfig::MotionAgFormer(config) => {
+            config.mamba_gcn.as_ref().filter(|mamba| mamba.mamba == MambaForm::Selective).map(|mamba| mamba.d_state)
+        }
+        ModelConfig::Live(config) => Some(config.d_state),
+    };
+    match states {
+        Some(states) if device.is_cuda() => poselift_scan_torch::try_cuda_kernels(device, states).context("--device cuda"),
+        _ => Ok(()),
+    }
 }
 
 impl Lifter {

@@ -24,7 +24,7 @@ use crate::{
     data::{self, DataKind, RunData, Validated, Validation},
     distributed::{Distributed, Part},
     ema::Ema,
-    model::Lifter,
+    model::{Lifter, check_scan},
     optimiser::Optimiser,
     progress::EpochBar,
     recipe::{RESOLVED_FILE, Recipe},
@@ -703,6 +703,7 @@ pub fn windowing(recipe: &Recipe) -> Windowing {
 
 /// The model with new weights, or with those of the checkpoint that a fine-tuning starts from.
 fn make_lifter(recipe: &Recipe, options: &RunOptions, base: Option<Validation>) -> Result<(Lifter, Option<Tuning>)> {
+    check_scan(&recipe.model, options.device)?;
     match (&recipe.finetune, &options.start) {
         (None, None) => {
             let drawing = Drawing { seed: recipe.train.seed, layer_scale: recipe.train.layer_scale };

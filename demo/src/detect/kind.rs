@@ -10,7 +10,7 @@
 //! | MoveNet single | (1, H, W, 3) | (1, 1, K, 3) |
 //! | MoveNet multipose | (1, H, W, 3) | (1, n, 5 + 3 K) |
 //!
-//! Sizes that a file leaves open are known from a trial run on a grey picture.
+//! Sizes that a file leaves open are known from a trial run on a black picture.
 
 use super::graph::{Element, Input, Layout, Output, Port};
 
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(first([256, 192], &[("output", &[1, 17, 64, 48])]), Some((Kind::HeatMaps { udp: false }, 17)));
         assert_eq!(first([256, 192], &[("heatmaps", &[1, 17, 64, 48])]), Some((Kind::HeatMaps { udp: true }, 17)));
         assert_eq!(first([640, 640], &[("dets", &[1, 50, 5]), ("keypoints", &[1, 50, 17, 3])]), Some((Kind::Rtmo { boxes_output: 0 }, 17)));
-        // nobody on the grey picture
+        // nobody on the black picture
         assert_eq!(first([640, 640], &[("dets", &[1, 0, 5]), ("keypoints", &[1, 0, 17, 3])]), Some((Kind::Rtmo { boxes_output: 0 }, 17)));
         assert_eq!(first([640, 640], &[("output0", &[1, 56, 8400])]), Some((Kind::Yolo, 17)));
         assert_eq!(first([384, 640], &[("output0", &[1, 56, 5040])]), Some((Kind::Yolo, 17)));

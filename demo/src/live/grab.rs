@@ -151,11 +151,12 @@ impl Drop for Grabber {
 
 /// Takes frames until the source ends, is lost for good, or nobody wants any more.
 fn grab(source: &Source, capture: Capture, watch: Watch, slot: &Slot, stop: &AtomicBool) -> Result<(), Error> {
-    let (mut capture, mut spare) = (Some(capture), Mat::default());
+    // Attempts since the last frame: a stream that opens and gives nothing is not back.
+    let (mut capture, mut spare, mut attempts) = (Some(capture), Mat::default(), 0);
     while !stop.load(Ordering::Relaxed) {
         let Some(open) = &mut capture else {
             slot.lock().is_connecting = true;
-            capture = Some(reconnect(source, watch, stop)?);
+            capture = Some(reconnect(source, watch, stop, &mut attempts)?);
             slot.lock().is_connecting = false;
             continue;
         };
@@ -163,6 +164,7 @@ fn grab(source: &Source, capture: Capture, watch: Watch, slot: &Slot, stop: &Ato
         let at = Instant::now();
         match next {
             Next::Frame => {
+                attempts = 0;
                 let mut state = slot.lock();
                 let empty = state.spare.pop().unwrap_or_default();
                 if let Some(old) = state.newest.replace(Shot { frame: std::mem::replace(&mut spare, empty), at }) {
@@ -179,14 +181,13 @@ fn grab(source: &Source, capture: Capture, watch: Watch, slot: &Slot, stop: &Ato
     Ok(())
 }
 
-/// Opens a lost stream again, with growing pauses.
-fn reconnect(source: &Source, watch: Watch, stop: &AtomicBool) -> Result<Capture, Error> {
-    for (attempt, &pause_s) in PAUSES_S.iter().take(watch.attempts).enumerate() {
-        tracing::warn!(
-            "{source} delivers no more: connecting again in {pause_s} s ({} of {})",
-            attempt + 1,
-            watch.attempts.min(PAUSES_S.len())
-        );
+/// Opens a lost stream again, with growing pauses; `attempts` is how many there were.
+fn reconnect(source: &Source, watch: Watch, stop: &AtomicBool, attempts: &mut usize) -> Result<Capture, Error> {
+    let most = watch.attempts.min(PAUSES_S.len());
+    while *attempts < most {
+        let pause_s = PAUSES_S[*attempts];
+        *attempts += 1;
+        tracing::warn!("{source} delivers no more: connecting again in {pause_s} s ({attempts} of {most})");
         let until = Instant::now() + Duration::from_secs_f64(pause_s);
         while Instant::now() < until && !stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(50));
@@ -199,5 +200,5 @@ fn reconnect(source: &Source, watch: Watch, stop: &AtomicBool) -> Result<Capture
             return Ok(capture);
         }
     }
-    Err(Error::Lost { what: source.to_string(), attempts: watch.attempts.min(PAUSES_S.len()) })
+    Err(Error::Lost { what: source.to_string(), attempts: most })
 }

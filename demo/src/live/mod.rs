@@ -387,6 +387,7 @@ impl<'s> Session<'s> {
             image: self.image.into(),
             people,
             world_from_camera: self.people.world_from_camera(),
+            intrinsics: self.people.intrinsics(),
             lag_ms: (1e3 * self.people.lag_s()) as f32,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pose::camera::{Extrinsics, Lens};
+use pose::camera::{Extrinsics, Intrinsics, Lens};
 use pose::filter::OneEuro;
 use pose::floor::CameraPlace;
 use pose::world::Scale;
@@ -158,6 +158,11 @@ impl People {
             }
         }
         stream.last_pose = Some((pose.time_s, pose.camera_mm));
+    }
+
+    /// The camera, given or assumed, without its distortion.
+    pub fn intrinsics(&self) -> Intrinsics {
+        self.options.lens.intrinsics
     }
 
     /// The camera's place as known by now.

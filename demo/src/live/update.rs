@@ -1,6 +1,6 @@
 //! What a live session says about each frame.
 
-use pose::camera::Extrinsics;
+use pose::camera::{Extrinsics, Intrinsics};
 use pose::world::ScaleSource;
 use pose::{ImageSize, JOINTS, Pose3};
 use serde::Serialize;
@@ -22,6 +22,8 @@ pub struct LiveUpdate {
     pub people: Vec<LivePerson>,
     /// The camera's place in the world that everybody stands in, as known by now.
     pub world_from_camera: Extrinsics,
+    /// The camera: given, or assumed.
+    pub intrinsics: Intrinsics,
     /// How far the smoothing filter lags behind the motion at its present speed; 0 without a filter. It is no part of `delay_ms`.
     pub lag_ms: f32,
 }

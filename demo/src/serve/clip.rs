@@ -154,7 +154,7 @@ impl Clip {
 
     fn add(&mut self, path: &Path, document: Document, title: &str) {
         let taken = |id: u64| self.people.iter().any(|person| person.id == id);
-        let own = document.person.filter(|&id| !taken(id));
+        let own = document.person.filter(|&id| !taken(id) && u32::try_from(id).is_ok());
         let id = own.unwrap_or_else(|| (1..).find(|&id| !taken(id)).unwrap_or(u64::MAX));
         let label = if document.person.is_some() { format!("Person {id}") } else { title.to_owned() };
         let camera = document.world_from_camera;

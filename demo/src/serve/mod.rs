@@ -89,7 +89,7 @@ impl Show {
 struct App {
     show: Show,
     requests: Semaphore,
-    files: Semaphore,
+    files: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
 }
 
@@ -152,7 +152,7 @@ pub fn router(show: Show) -> Router {
     let app = Arc::new(App {
         show,
         requests: Semaphore::new(MOST_REQUESTS),
-        files: Semaphore::new(MOST_FILES),
+        files: Arc::new(Semaphore::new(MOST_FILES)),
         watchers: Arc::new(Semaphore::new(MOST_WATCHERS)),
     });
     Router::new()
@@ -257,13 +257,16 @@ async fn overview(State(app): State<Arc<App>>, UrlPath(id): UrlPath<u64>) -> Res
 }
 
 async fn file(State(app): State<Arc<App>>, UrlPath((id, format)): UrlPath<(u64, String)>) -> Response {
-    let Ok(_place) = app.files.acquire().await else {
+    let Ok(place) = app.files.clone().acquire_owned().await else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server stops");
     };
     let for_task = app.clone();
-    let made = tokio::task::spawn_blocking(move || match &for_task.show {
-        Show::Clip { clip, .. } => clip.person(id).map(|person| download::make(person, &format)),
-        Show::Live(_) => None,
+    let made = tokio::task::spawn_blocking(move || {
+        let _place = place; // held as long as the work goes on, even if nobody waits for it any more
+        match &for_task.show {
+            Show::Clip { clip, .. } => clip.person(id).map(|person| download::make(person, &format)),
+            Show::Live(_) => None,
+        }
     });
     match made.await {
         Ok(Some(Ok((name, bytes)))) => {

@@ -123,6 +123,9 @@ pub(super) fn automatic_device(library: Option<&Path>) -> Result<Device, Error> 
         if !ep::CUDA::is_available().unwrap_or(false) {
             return Err("this build of ONNX Runtime is for the CPU".to_owned());
         }
+        if !poselift_scan_ort::can_compile_for_cuda() {
+            return Err("NVRTC, which compiles the scan for a GPU, is not there".to_owned());
+        }
         let words = |error: &ort::Error| one_line(error.message());
         let builder = Session::builder(&environment).map_err(|error| words(&error))?;
         let mut builder = on_device(builder, gpu).map_err(|error| error.to_string())?;

@@ -69,6 +69,7 @@ export class LiveSource {
     this.startS = Math.max(this.startS, this.endS - KEPT_S);
     const blocks = this.tracks.get(person.id) ?? [];
     if (!this.tracks.has(person.id)) {
+      this.forget();
       if (this.tracks.size >= MOST_PEOPLE) return false;
       this.tracks.set(person.id, blocks);
     }
@@ -87,6 +88,14 @@ export class LiveSource {
     return this.meet(person, timeS);
   }
 
+  /** Lets go of those who left longer ago than anything is kept. */
+  forget() {
+    for (const [id, blocks] of this.tracks) {
+      const last = blocks[blocks.length - 1];
+      if (!last || last.timesS[last.count - 1] < this.endS - KEPT_S) this.tracks.delete(id);
+    }
+  }
+
   /** @param {{id: number, label?: string, height_m?: number, scale_source?: string}} person @param {number} timeS */
   meet(person, timeS) {
     const known = this.people.find(({ id }) => id === person.id);
@@ -97,11 +106,7 @@ export class LiveSource {
       this.people.push({ id, label: person.label ?? `Person ${id}`, lastS: timeS, height_m, scale_source });
     }
     const before = this.people.length;
-    this.people = this.people.filter(({ id, lastS }) => {
-      const stays = lastS >= this.endS - GONE_S;
-      if (!stays && lastS < this.endS - KEPT_S) this.tracks.delete(id);
-      return stays;
-    });
+    this.people = this.people.filter(({ lastS }) => lastS >= this.endS - GONE_S);
     this.people.sort((a, b) => a.id - b.id);
     return !known || this.people.length !== before;
   }
@@ -131,10 +136,11 @@ export function keepOpen(path, handlers, protocols = []) {
     };
     socket.onmessage = ({ data }) => {
       if (typeof data !== "string") return handlers.bytes?.(data);
+      const unread = (/** @type {unknown} */ error) => console.warn("a message could not be read:", error);
       try {
-        handlers.text(JSON.parse(data));
+        Promise.resolve(handlers.text(JSON.parse(data))).catch(unread);
       } catch (error) {
-        console.warn("a message could not be read:", error);
+        unread(error);
       }
     };
     socket.onclose = () => {

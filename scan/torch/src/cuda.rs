@@ -18,16 +18,17 @@ pub fn load_cuda_backend() -> Result<bool, Error> {
     }
 }
 
-/// Runs a scan of one frame on a CUDA device: whether its kernels can be compiled and launched there.
+/// Runs a scan of one frame with so many states on a CUDA device: whether its kernels can be compiled and launched there.
 ///
 /// # Errors
 /// No driver, no NVRTC, or kernels that the device refuses; one sentence.
-pub fn try_cuda_kernels(device: Device) -> Result<(), Error> {
+pub fn try_cuda_kernels(device: Device, states: usize) -> Result<(), Error> {
     let ones = |shape: &[i64]| {
         Tensor::f_ones(shape, (Kind::Float, device))
             .map_err(|error| Error::Torch(error.to_string().lines().next().unwrap_or_default().to_owned()))
     };
-    let (per_channel, per_state, a) = (ones(&[1, 1, 8])?, ones(&[1, 1, 16])?, ones(&[8, 16])?);
+    let n = states as i64; // a network's, far from large
+    let (per_channel, per_state, a) = (ones(&[1, 1, 8])?, ones(&[1, 1, n])?, ones(&[8, n])?);
     let inputs = ScanTensors {
         u: &per_channel,
         delta: &per_channel,

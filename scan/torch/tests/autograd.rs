@@ -234,10 +234,10 @@ fn autocast_multiplies_in_bf16_and_ends() {
 
 #[test]
 fn a_device_that_is_not_there_is_said_in_one_line() {
-    poselift_scan_torch::try_cuda_kernels(Device::Cpu).expect("the same question about the CPU has a good answer");
+    poselift_scan_torch::try_cuda_kernels(Device::Cpu, 16).expect("the same question about the CPU has a good answer");
     if tch::Cuda::is_available() {
-        return poselift_scan_torch::try_cuda_kernels(Device::Cuda(0)).expect("a GPU's kernels");
+        return poselift_scan_torch::try_cuda_kernels(Device::Cuda(0), 16).expect("a GPU's kernels");
     }
-    let message = poselift_scan_torch::try_cuda_kernels(Device::Cuda(0)).expect_err("no GPU").to_string();
+    let message = poselift_scan_torch::try_cuda_kernels(Device::Cuda(0), 16).expect_err("no GPU").to_string();
     assert!(!message.is_empty() && message.lines().count() == 1, "{message}");
 }

@@ -65,10 +65,7 @@ impl DeviceChoice {
                 if !tch::Cuda::is_available() {
                     bail!("--device cuda: no CUDA device was found; check the driver with nvidia-smi, or use --device cpu");
                 }
-                let device = Device::Cuda(ranks::gpu());
-                // Now, and not in the middle of the first step.
-                poselift_scan_torch::try_cuda_kernels(device).context("--device cuda")?;
-                Ok(device)
+                Ok(Device::Cuda(ranks::gpu()))
             }
         }
     }
