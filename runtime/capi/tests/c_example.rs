@@ -145,6 +145,8 @@ fn the_c_example_lifts_what_rust_lifts() {
         let mut child = Command::new(&program)
             .args([MODEL, &backend.to_string(), "1000", "1000"])
             .current_dir(&root)
+            // cargo's own would find a library of an earlier build first
+            .env("LD_LIBRARY_PATH", &library)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
