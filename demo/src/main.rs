@@ -84,6 +84,10 @@ struct Args {
     /// Threads of the networks [default: all processors]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    /// Also write a recording for the viewer Rerun, by the program demo-rerun, which is built apart: cargo build --release --manifest-path
+    /// demo/rerun/Cargo.toml
+    #[arg(long, value_name = "FILE.rrd", conflicts_with_all = ["show", "compare", "camera"])]
+    rerun: Option<PathBuf>,
     /// Print the summary as JSON, for programs
     #[arg(long)]
     json: bool,
@@ -186,6 +190,7 @@ fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
     }
     args.live.refuse_for_clips()?;
     let (serve, video) = (args.serve, args.video.clone());
+    let recording = args.rerun.clone().map(|file| Ok::<_, anyhow::Error>((rerun_program()?, file))).transpose()?; // asked before the slow part
     if !args.show.is_empty() {
         return show(&args.show, video.as_deref(), serve, as_json);
     }
@@ -193,6 +198,9 @@ fn start(args: Args, as_json: bool) -> anyhow::Result<()> {
         return compare(a, b, args.picture.as_deref(), as_json);
     }
     let summary = run(&args.request()?)?;
+    if let Some((program, file)) = recording {
+        record(&program, &file, &summary)?;
+    }
     print(&summary, as_json);
     match serve {
         Some(_) => {
@@ -219,6 +227,29 @@ fn compare(a: &Path, b: &Path, picture: Option<&Path>, as_json: bool) -> anyhow:
         true => writeln!(out, "{}", serde_json::to_string(&comparison)?),
         false => comparison.print(&mut out),
     };
+    Ok(())
+}
+
+/// The program that writes recordings for Rerun: beside this one, in its own build folder, or on the PATH.
+fn rerun_program() -> anyhow::Result<PathBuf> {
+    let executable = std::env::current_exe().unwrap_or_default();
+    let beside = executable.with_file_name("demo-rerun");
+    let built = executable.ancestors().map(|folder| folder.join("demo/rerun/target/release/demo-rerun"));
+    let found = std::iter::once(beside).chain(built).find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("demo-rerun"));
+    let runs = std::process::Command::new(&found).arg("--version").output().is_ok_and(|output| output.status.success());
+    anyhow::ensure!(
+        runs,
+        "--rerun needs the program demo-rerun, which is not there: cargo build --release --manifest-path demo/rerun/Cargo.toml"
+    );
+    Ok(found)
+}
+
+/// Has everyone's results written as a recording.
+fn record(program: &Path, file: &Path, summary: &Summary) -> anyhow::Result<()> {
+    let everyone = summary.people.iter().filter_map(|person| person.json.as_ref());
+    let output = std::process::Command::new(program).args(everyone).arg("--out").arg(file).output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("ERROR "));
+    tracing::info!("{}", file.display());
     Ok(())
 }
 
