@@ -10,17 +10,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use rerun::{
-    Color, LineStrips2D, LineStrips3D, Mat3x3, Pinhole, Points2D, Points3D, RecordingStream, RecordingStreamBuilder, Transform3D, TextDocument, ViewCoordinates,
-};
+use pose::camera::{Extrinsics, Intrinsics};
+use pose::skeleton::BONES;
+use pose::{ImageSize, JOINTS};
 use rerun::components::PinholeProjection;
+use rerun::{
+    Color, LineStrips2D, LineStrips3D, Mat3x3, Pinhole, Points2D, Points3D, RecordingStream, RecordingStreamBuilder, TextDocument,
+    Transform3D, ViewCoordinates,
+};
 use serde::Deserialize;
 
-const JOINTS: usize = 17;
-/// Parent and child of each bone, Human3.6M's joints.
-const BONES: [(usize, usize); 16] = [
-    (0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (7, 8), (8, 9), (9, 10), (8, 11), (11, 12), (12, 13), (8, 14), (14, 15), (15, 16),
-];
 /// One for each person, again from the first after the last.
 const COLOURS: [[u8; 3]; 6] = [[255, 107, 61], [31, 191, 163], [155, 124, 255], [242, 183, 5], [79, 160, 255], [240, 98, 146]];
 /// Larger files are no results of `demo`: some 8 hours of one person.
@@ -43,31 +42,13 @@ struct Results {
     format: String,
     person: Option<u64>,
     times_s: Vec<f64>,
-    world_mm: Vec<[[f32; 3]; JOINTS]>,
+    world_mm: Vec<pose::Pose3>,
     keypoints_px: Vec<[[f32; 2]; JOINTS]>,
-    image: Image,
+    image: ImageSize,
     intrinsics: Intrinsics,
-    world_from_camera: Placement,
+    world_from_camera: Extrinsics,
     scale_source: String,
     height_m: f32,
-}
-
-#[derive(Debug, Deserialize)]
-struct Image {
-    width_px: u32,
-    height_px: u32,
-}
-
-#[derive(Debug, Deserialize)]
-struct Intrinsics {
-    focal_px: [f32; 2],
-    centre_px: [f32; 2],
-}
-
-#[derive(Debug, Deserialize)]
-struct Placement {
-    rotation: [[f32; 3]; 3],
-    translation_mm: [f32; 3],
 }
 
 fn read(path: &Path) -> Result<Results> {
@@ -76,7 +57,8 @@ fn read(path: &Path) -> Result<Results> {
         bail!("{} is no file of results, or is larger than {} GiB", path.display(), MOST_BYTES >> 30);
     }
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let results: Results = serde_json::from_slice(&text).with_context(|| format!("{} is no result of `demo` (expected CLIP.3d.json)", path.display()))?;
+    let results: Results =
+        serde_json::from_slice(&text).with_context(|| format!("{} is no result of `demo` (expected CLIP.3d.json)", path.display()))?;
     let frames = results.times_s.len();
     if results.format != "poselift-3d-1" || frames == 0 || results.world_mm.len() != frames || results.keypoints_px.len() != frames {
         bail!("{} is no whole result of `demo`: expected the format poselift-3d-1 and as many poses as times", path.display());
