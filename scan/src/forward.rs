@@ -1,10 +1,11 @@
-//! The forward kernel: one block of channels at a time, its states in registers, time outermost.
+//! The forward kernel: a strip of channels goes through time together, a few frames at once; in these, one block of the strip after the
+//! other (as many channels as a vector has lanes) has its states in registers.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use crate::element::Element;
-use crate::lanes::{Lanes, each_state, sigmoid, softplus};
+use crate::lanes::{Lanes, each_state, prefetch, sigmoid, softplus};
 use crate::scratch::Carve;
 use crate::shared::SharedMut;
 use crate::{Dims, Inputs};
@@ -12,12 +13,20 @@ use crate::{Dims, Inputs};
 /// Values of state that a task computes at least (about 20 us of AVX-512): enough to pay for handing it to a thread.
 const TASK_VALUES: usize = 1 << 17;
 
+/// Tasks that a call is cut into at least, where it is large enough: how many threads it can keep busy.
+const TASKS: usize = 32;
+
 /// Frames whose steps and gates are computed together, ahead of their states: softplus and sigmoid are long chains of
 /// operations, which many frames at once hide and a frame at a time would not.
 const AHEAD: usize = 16;
 
+/// Channels that go through memory together at most: a task reads and writes pieces of this many neighbours, which the CPU
+/// fetches well, wherever in a cache line they start; a narrow column of a long array waits for memory at every frame. What
+/// a strip needs of [`AHEAD`] frames still fits next to the processor.
+const STRIP_CHANNELS: usize = 128;
+
 /// Up to so many frames a call is mostly reading and writing states: then a task takes all channels of a sequence, so that it goes
-/// through memory from front to back. Beyond, one block at a time, whose A stays where it is nearest.
+/// through memory from front to back.
 const SHORT: usize = 8;
 
 /// A forward call, cut into tasks: some blocks of channels of some sequences each.
@@ -28,7 +37,9 @@ pub(crate) struct Call<'a, T> {
     last_state: Option<SharedMut<'a, f32>>,
     /// Blocks of channels.
     blocks: usize,
-    /// Blocks in a task.
+    /// Blocks in a strip.
+    strip: usize,
+    /// Blocks in a task: a strip, or all of them.
     abreast: usize,
     /// Sequences in a task.
     group: usize,
@@ -38,10 +49,13 @@ impl<'a, T: Element> Call<'a, T> {
     /// For arguments that were checked, and vectors of `width` lanes.
     pub(crate) fn new(dims: Dims, inputs: &'a Inputs<'a, T, f32>, y: &'a mut [T], last_state: Option<&'a mut [f32]>, width: usize) -> Self {
         let blocks = dims.channels.div_ceil(width);
-        let abreast = if dims.frames <= SHORT { blocks.max(1) } else { 1 };
-        let values = [dims.frames, dims.states, width, abreast].into_iter().fold(1, usize::saturating_mul).max(1);
-        let group = TASK_VALUES.div_ceil(values).clamp(1, dims.sequences.max(1));
-        Self { dims, inputs, y: SharedMut::new(y), last_state: last_state.map(SharedMut::new), blocks, abreast, group }
+        let of_block = [dims.frames, dims.states, width].into_iter().fold(1, usize::saturating_mul).max(1);
+        // Narrower where there would be too few tasks, but for tasks too small to be worth one.
+        let for_tasks = (blocks.saturating_mul(dims.sequences) / TASKS).max(TASK_VALUES.div_ceil(of_block));
+        let strip = for_tasks.min(STRIP_CHANNELS / width).clamp(1, blocks.max(1));
+        let abreast = if dims.frames <= SHORT { blocks.max(1) } else { strip };
+        let group = TASK_VALUES.div_ceil(of_block.saturating_mul(abreast)).clamp(1, dims.sequences.max(1));
+        Self { dims, inputs, y: SharedMut::new(y), last_state: last_state.map(SharedMut::new), blocks, strip, abreast, group }
     }
 
     /// Every task may run at the same time as every other.
@@ -51,7 +65,13 @@ impl<'a, T: Element> Call<'a, T> {
 
     /// Values of scratch memory that a task needs, with vectors of `width` lanes.
     pub(crate) fn scratch(&self, width: usize) -> usize {
-        self.dims.states * ((self.abreast + 1) * width + 2) + 4 * AHEAD * width
+        self.dims.states * ((self.abreast + self.strip) * width + 2) + 4 * self.strip * AHEAD * width
+    }
+
+    /// The channels of a block.
+    #[inline(always)]
+    fn block(&self, index: usize, width: usize) -> Range<usize> {
+        index * width..self.dims.channels.min((index + 1) * width)
     }
 }
 
@@ -61,64 +81,74 @@ impl<'a, T: Element> Call<'a, T> {
 /// form's own function is compiled for the form's instructions.
 #[inline(always)]
 pub(crate) fn run<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, task: usize, memory: &mut [f32]) {
-    let Dims { sequences, channels, states, .. } = call.dims;
+    let Dims { sequences, states, .. } = call.dims;
     let pieces = call.blocks.div_ceil(call.abreast);
     let from = (task % pieces) * call.abreast;
     let blocks = from..call.blocks.min(from + call.abreast);
     let first = (task / pieces) * call.group;
     let tile = states * L::WIDTH;
     let mut memory = Carve(memory);
-    let (a, h) = (memory.take(blocks.len() * tile), memory.take(tile));
-    let (b, c) = (memory.take(states), memory.take(states));
+    let (a, h) = (memory.take(blocks.len() * tile), memory.take(call.strip * tile));
     for index in blocks.clone() {
-        let block = index * L::WIDTH..channels.min((index + 1) * L::WIDTH);
-        transpose_in(lanes, call.inputs.a, &block, states, &mut a[(index - from) * tile..][..tile]);
+        transpose_in(lanes, call.inputs.a, &call.block(index, L::WIDTH), states, &mut a[(index - from) * tile..][..tile]);
     }
     scale(a, LOG2_E);
-    let rows = AHEAD * L::WIDTH;
-    let (delta, delta_u, skip, gate) = (memory.take(rows), memory.take(rows), memory.take(rows), memory.take(rows));
-    let mut work = Work { a, b, c, delta, delta_u, skip, gate };
+    let rows = call.strip * AHEAD * L::WIDTH;
+    let (delta, delta_u, y, gate) = (memory.take(rows), memory.take(rows), memory.take(rows), memory.take(rows));
+    let (b, c) = (memory.take(states), memory.take(states));
+    let mut work = Work { a, h, delta, delta_u, y, gate, b, c };
     for sequence in first..sequences.min(first + call.group) {
-        for index in blocks.clone() {
-            work.a = &a[(index - from) * tile..][..tile];
-            let block = index * L::WIDTH..channels.min((index + 1) * L::WIDTH);
-            one_block(lanes, call, sequence, &block, &mut work, h);
+        for start in (blocks.start..blocks.end).step_by(call.strip) {
+            let strip = start..blocks.end.min(start + call.strip);
+            work.a = &a[(start - from) * tile..(strip.end - from) * tile];
+            one_strip(lanes, call, sequence, &strip, &mut work);
         }
     }
 }
 
-/// All frames of a block of channels of one sequence; `h` (N, WIDTH) is room for its state.
+/// All frames of some blocks of channels of one sequence.
 #[inline(always)]
-fn one_block<L: Lanes, T: Element>(
-    lanes: L,
-    call: &Call<'_, T>,
-    sequence: usize,
-    block: &Range<usize>,
-    work: &mut Work<'_>,
-    h: &mut [f32],
-) {
-    let Dims { channels, states, .. } = call.dims;
-    match call.inputs.initial_state {
-        Some(initial) => transpose_in(lanes, &initial[sequence * channels * states..], block, states, h),
-        None => h.fill(0.0),
-    }
-    if states == 16 {
-        let mut state = Registers([lanes.splat(0.0); 16]);
-        for n in 0..16 {
-            state.set(lanes, n, lanes.load(&h[n * L::WIDTH..]));
+fn one_strip<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, sequence: usize, strip: &Range<usize>, work: &mut Work<'_>) {
+    let Dims { channels, states, frames, .. } = call.dims;
+    let tile = states * L::WIDTH;
+    for (i, index) in (strip.start..strip.end).enumerate() {
+        let h = &mut work.h[i * tile..(i + 1) * tile];
+        match call.inputs.initial_state {
+            Some(initial) => transpose_in(lanes, &initial[sequence * channels * states..], &call.block(index, L::WIDTH), states, h),
+            None => h.fill(0.0),
         }
-        frames::<L, T, 16>(lanes, call, sequence, block, work, &mut state);
-        for n in 0..16 {
-            lanes.store(state.get(lanes, n), &mut h[n * L::WIDTH..]);
-        }
-    } else {
-        frames::<L, T, 0>(lanes, call, sequence, block, work, &mut Memory(h));
     }
-    if let Some(last_state) = &call.last_state {
+    let (first, end) = (sequence * frames, (sequence + 1) * frames);
+    for start in (first..end).step_by(AHEAD) {
+        let some = start..end.min(start + AHEAD);
+        prepare(lanes, call, &some, strip, work);
+        for (i, index) in (strip.start..strip.end).enumerate() {
+            if states == 16 {
+                let h = &work.h[i * tile..(i + 1) * tile];
+                let mut state = Registers([lanes.splat(0.0); 16]);
+                for n in 0..16 {
+                    state.set(lanes, n, lanes.load(&h[n * L::WIDTH..]));
+                }
+                advance::<L, T, 16>(lanes, call, &some, i, index, work, &mut state);
+                let h = &mut work.h[i * tile..(i + 1) * tile];
+                for n in 0..16 {
+                    lanes.store(state.get(lanes, n), &mut h[n * L::WIDTH..]);
+                }
+            } else {
+                let h = std::mem::take(&mut work.h);
+                advance::<L, T, 0>(lanes, call, &some, i, index, work, &mut Memory(&mut h[i * tile..(i + 1) * tile]));
+                work.h = h;
+            }
+        }
+        finish(lanes, call, &some, strip, work);
+    }
+    let Some(last_state) = &call.last_state else { return };
+    for (i, index) in (strip.start..strip.end).enumerate() {
+        let block = call.block(index, L::WIDTH);
         let at = sequence * channels + block.start;
         // SAFETY: these channels of this sequence belong to this task alone.
         let last = unsafe { last_state.part(at * states..(at + block.len()) * states) };
-        transpose_out(lanes, h, states, last);
+        transpose_out(lanes, &work.h[i * tile..(i + 1) * tile], states, last);
     }
 }
 
@@ -186,22 +216,24 @@ pub(crate) fn scale(values: &mut [f32], by: f32) {
     }
 }
 
-/// What a task needs beside the state.
+/// What a task works with.
 struct Work<'a> {
-    /// (N, WIDTH): A of the block, transposed, times log2(e)
+    /// (strip, N, WIDTH): A, transposed, times log2(e)
     a: &'a [f32],
+    /// (strip, N, WIDTH): the states
+    h: &'a mut [f32],
+    /// (strip, AHEAD, WIDTH): delta with bias and softplus
+    delta: &'a mut [f32],
+    /// (strip, AHEAD, WIDTH): delta u
+    delta_u: &'a mut [f32],
+    /// (strip, AHEAD, WIDTH): D u, and then y before the gate
+    y: &'a mut [f32],
+    /// (strip, AHEAD, WIDTH): silu(z)
+    gate: &'a mut [f32],
     /// (N): room for B of a frame in f32
     b: &'a mut [f32],
     /// (N): room for C of a frame in f32
     c: &'a mut [f32],
-    /// (AHEAD, WIDTH): delta with bias and softplus
-    delta: &'a mut [f32],
-    /// (AHEAD, WIDTH): delta u
-    delta_u: &'a mut [f32],
-    /// (AHEAD, WIDTH): D u
-    skip: &'a mut [f32],
-    /// (AHEAD, WIDTH): silu(z)
-    gate: &'a mut [f32],
 }
 
 /// The state of a block: N vectors.
@@ -238,80 +270,102 @@ impl<L: Lanes> State<L> for Memory<'_> {
     }
 }
 
-/// All frames of one sequence and block. `FIXED` is N where it is known, else 0.
+/// Where the values of a frame of a block are in a (strip, AHEAD, WIDTH) buffer.
 #[inline(always)]
-fn frames<L: Lanes, T: Element, const FIXED: usize>(
-    lanes: L,
-    call: &Call<'_, T>,
-    sequence: usize,
-    block: &Range<usize>,
-    work: &mut Work<'_>,
-    state: &mut impl State<L>,
-) {
-    let (first, end) = (sequence * call.dims.frames, (sequence + 1) * call.dims.frames);
-    for start in (first..end).step_by(AHEAD) {
-        let some = start..end.min(start + AHEAD);
-        prepare(lanes, call, &some, block, work);
-        advance::<L, T, FIXED>(lanes, call, &some, block, work, state);
-    }
+fn place<L: Lanes>(block: usize, frame: usize) -> Range<usize> {
+    let start = (block * AHEAD + frame) * L::WIDTH;
+    start..start + L::WIDTH
 }
 
-/// What some frames (counted over all sequences) need beside the state.
+/// What some frames (counted over all sequences) of a strip need beside the state.
 #[inline(always)]
-fn prepare<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, frames: &Range<usize>, block: &Range<usize>, work: &mut Work<'_>) {
+fn prepare<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, frames: &Range<usize>, strip: &Range<usize>, work: &mut Work<'_>) {
     let inputs = call.inputs;
-    let (skip, bias) = (per_channel(lanes, inputs.d, block), per_channel(lanes, inputs.delta_bias, block));
     for (i, frame) in (frames.start..frames.end).enumerate() {
         let row = frame * call.dims.channels; // in (S, L, D)
-        let (at, to) = (row + block.start..row + block.end, i * L::WIDTH..(i + 1) * L::WIDTH);
-        let u = T::load(lanes, &inputs.u[at.start..at.end]);
-        let mut delta = lanes.add(T::load(lanes, &inputs.delta[at.start..at.end]), bias);
-        if inputs.delta_softplus {
-            delta = softplus(lanes, delta);
-        }
-        lanes.store(delta, &mut work.delta[to.start..to.end]);
-        lanes.store(lanes.mul(delta, u), &mut work.delta_u[to.start..to.end]);
-        // Where there is no D: 0, also for an infinite u.
-        let skip = if inputs.d.is_some() { lanes.mul(skip, u) } else { lanes.splat(0.0) };
-        lanes.store(skip, &mut work.skip[to.start..to.end]);
-        if let Some(z) = inputs.z {
-            let z = T::load(lanes, &z[at]);
-            lanes.store(lanes.mul(z, sigmoid(lanes, z)), &mut work.gate[to]);
+        for (j, index) in (strip.start..strip.end).enumerate() {
+            let block = call.block(index, L::WIDTH);
+            let (at, to) = (row + block.start..row + block.end, place::<L>(j, i));
+            let u = T::load(lanes, &inputs.u[at.start..at.end]);
+            let mut delta = T::load(lanes, &inputs.delta[at.start..at.end]);
+            if inputs.delta_bias.is_some() {
+                delta = lanes.add(delta, per_channel(lanes, inputs.delta_bias, &block));
+            }
+            if inputs.delta_softplus {
+                delta = softplus(lanes, delta);
+            }
+            lanes.store(delta, &mut work.delta[to.start..to.end]);
+            lanes.store(lanes.mul(delta, u), &mut work.delta_u[to.start..to.end]);
+            // Where there is no D: 0, also for an infinite u.
+            let skip = if inputs.d.is_some() { lanes.mul(per_channel(lanes, inputs.d, &block), u) } else { lanes.splat(0.0) };
+            lanes.store(skip, &mut work.y[to.start..to.end]);
+            if let Some(z) = inputs.z {
+                let z = T::load(lanes, &z[at]);
+                lanes.store(lanes.mul(z, sigmoid(lanes, z)), &mut work.gate[to]);
+            }
         }
     }
 }
 
-/// Some frames' states and outputs, after [`prepare`].
+/// Some frames' states and outputs before the gate, of block `index`, the strip's `j`th, after [`prepare`]. `FIXED` is N where it is known, else 0.
 #[inline(always)]
 fn advance<L: Lanes, T: Element, const FIXED: usize>(
     lanes: L,
     call: &Call<'_, T>,
     frames: &Range<usize>,
-    block: &Range<usize>,
+    j: usize,
+    index: usize,
     work: &mut Work<'_>,
     state: &mut impl State<L>,
 ) {
     let states = if FIXED > 0 { FIXED } else { call.dims.states };
     let inputs = call.inputs;
-    let a = &work.a[..states * L::WIDTH];
+    let a = &work.a[j * states * L::WIDTH..(j + 1) * states * L::WIDTH];
     for (i, frame) in (frames.start..frames.end).enumerate() {
+        fetch_ahead(call, frame, index * L::WIDTH);
         let row = frame * states..(frame + 1) * states; // in (S, L, N)
         let b = &T::widen(lanes, &inputs.b[row.start..row.end], work.b)[..states];
         let c = &T::widen(lanes, &inputs.c[row], work.c)[..states];
-        let delta = lanes.load(&work.delta[i * L::WIDTH..]);
-        let delta_u = lanes.load(&work.delta_u[i * L::WIDTH..]);
-        let mut y = lanes.load(&work.skip[i * L::WIDTH..]);
+        let at = place::<L>(j, i);
+        let delta = lanes.load(&work.delta[at.start..at.end]);
+        let delta_u = lanes.load(&work.delta_u[at.start..at.end]);
+        let mut y = lanes.load(&work.y[at.start..at.end]);
         each_state!(n in FIXED or states => {
             let decay = lanes.exp2(lanes.mul(delta, lanes.load(&a[n * L::WIDTH..(n + 1) * L::WIDTH])));
             let h = lanes.mul_add(decay, state.get(lanes, n), lanes.mul(delta_u, lanes.splat(b[n])));
             state.set(lanes, n, h);
             y = lanes.mul_add(h, lanes.splat(c[n]), y);
         });
-        if inputs.z.is_some() {
-            y = lanes.mul(y, lanes.load(&work.gate[i * L::WIDTH..]));
-        }
+        lanes.store(y, &mut work.y[at]);
+    }
+}
+
+/// Asks for what [`prepare`] and [`finish`] will read and write in memory when these frames are done, so that it arrives while they are
+/// computed.
+#[inline(always)]
+fn fetch_ahead<T: Element>(call: &Call<'_, T>, frame: usize, channel: usize) {
+    let at = (frame + AHEAD) * call.dims.channels + channel;
+    prefetch(call.inputs.u.as_ptr(), at);
+    prefetch(call.inputs.delta.as_ptr(), at);
+    if let Some(z) = call.inputs.z {
+        prefetch(z.as_ptr(), at);
+    }
+    prefetch(call.y.as_ptr(), at);
+}
+
+/// Writes some frames' outputs, after [`advance`].
+#[inline(always)]
+fn finish<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, frames: &Range<usize>, strip: &Range<usize>, work: &Work<'_>) {
+    for (i, frame) in (frames.start..frames.end).enumerate() {
         let row = frame * call.dims.channels; // in (S, L, D)
-        // SAFETY: these channels of this sequence belong to this task alone.
-        T::store(lanes, y, unsafe { call.y.part(row + block.start..row + block.end) });
+        for (j, index) in (strip.start..strip.end).enumerate() {
+            let (block, from) = (call.block(index, L::WIDTH), place::<L>(j, i));
+            let mut y = lanes.load(&work.y[from.start..from.end]);
+            if call.inputs.z.is_some() {
+                y = lanes.mul(y, lanes.load(&work.gate[from]));
+            }
+            // SAFETY: these channels of this sequence belong to this task alone.
+            T::store(lanes, y, unsafe { call.y.part(row + block.start..row + block.end) });
+        }
     }
 }

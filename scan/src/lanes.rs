@@ -116,6 +116,19 @@ pub trait Lanes: Copy + Send + Sync {
     }
 }
 
+/// Asks the CPU to bring what lies at `start[index]` near. Nothing is read: the place need not exist.
+#[inline(always)]
+pub(crate) fn prefetch<T>(start: *const T, index: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 CPU has the instruction, and it never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(index).cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, index);
+}
+
 /// 1 / (1 + e^-x)
 #[inline(always)]
 pub(crate) fn sigmoid<L: Lanes>(lanes: L, x: L::F) -> L::F {

@@ -19,6 +19,12 @@ impl<'a, T> SharedMut<'a, T> {
         Self { start: slice.as_mut_ptr(), length: slice.len(), lifetime: PhantomData }
     }
 
+    /// Where it starts; not to be read or written through.
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.start
+    }
+
     /// # Safety
     /// No two parts that live at the same time overlap.
     #[inline(always)]
