@@ -18,8 +18,10 @@ mod sealed {
         fn load<L: Lanes>(lanes: L, from: &[Self]) -> L::F;
         /// As many lanes as there is room for.
         fn store<L: Lanes>(lanes: L, value: L::F, to: &mut [Self]);
-        /// The values as f32, where they lie or in `room`, which is as long.
-        fn widen<'a, L: Lanes>(lanes: L, from: &'a [Self], room: &'a mut [f32]) -> &'a [f32];
+        /// Writes the values to `room`, as long, as f32: where [`Self::wide`] will look for them.
+        fn widen<L: Lanes>(lanes: L, from: &[Self], room: &mut [f32]);
+        /// The values as f32: where they lie, or in the `room` of [`Self::widen`].
+        fn wide<'a>(from: &'a [Self], room: &'a [f32]) -> &'a [f32];
     }
 
     impl Convert for f32 {
@@ -32,7 +34,9 @@ mod sealed {
             lanes.store_up_to(value, to);
         }
         #[inline(always)]
-        fn widen<'a, L: Lanes>(_: L, from: &'a [f32], _: &'a mut [f32]) -> &'a [f32] {
+        fn widen<L: Lanes>(_: L, _: &[f32], _: &mut [f32]) {}
+        #[inline(always)]
+        fn wide<'a>(from: &'a [f32], _: &'a [f32]) -> &'a [f32] {
             from
         }
     }
@@ -47,10 +51,13 @@ mod sealed {
             lanes.store_f16(value, to);
         }
         #[inline(always)]
-        fn widen<'a, L: Lanes>(lanes: L, from: &'a [f16], room: &'a mut [f32]) -> &'a [f32] {
+        fn widen<L: Lanes>(lanes: L, from: &[f16], room: &mut [f32]) {
             for (room, from) in room.chunks_mut(L::WIDTH).zip(from.chunks(L::WIDTH)) {
                 lanes.store_up_to(lanes.load_f16(from), room);
             }
+        }
+        #[inline(always)]
+        fn wide<'a>(_: &'a [f16], room: &'a [f32]) -> &'a [f32] {
             room
         }
     }
@@ -65,10 +72,13 @@ mod sealed {
             lanes.store_bf16(value, to);
         }
         #[inline(always)]
-        fn widen<'a, L: Lanes>(lanes: L, from: &'a [bf16], room: &'a mut [f32]) -> &'a [f32] {
+        fn widen<L: Lanes>(lanes: L, from: &[bf16], room: &mut [f32]) {
             for (room, from) in room.chunks_mut(L::WIDTH).zip(from.chunks(L::WIDTH)) {
                 lanes.store_up_to(lanes.load_bf16(from), room);
             }
+        }
+        #[inline(always)]
+        fn wide<'a>(_: &'a [bf16], room: &'a [f32]) -> &'a [f32] {
             room
         }
     }

@@ -65,7 +65,7 @@ impl<'a, T: Element> Call<'a, T> {
 
     /// Values of scratch memory that a task needs, with vectors of `width` lanes.
     pub(crate) fn scratch(&self, width: usize) -> usize {
-        self.dims.states * ((self.abreast + self.strip) * width + 2) + 4 * self.strip * AHEAD * width
+        self.dims.states * ((self.abreast + self.strip) * width + 2 * AHEAD) + 4 * self.strip * AHEAD * width
     }
 
     /// The channels of a block.
@@ -95,7 +95,7 @@ pub(crate) fn run<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, task: usiz
     scale(a, LOG2_E);
     let rows = call.strip * AHEAD * L::WIDTH;
     let (delta, delta_u, y, gate) = (memory.take(rows), memory.take(rows), memory.take(rows), memory.take(rows));
-    let (b, c) = (memory.take(states), memory.take(states));
+    let (b, c) = (memory.take(AHEAD * states), memory.take(AHEAD * states));
     let mut work = Work { a, h, delta, delta_u, y, gate, b, c };
     for sequence in first..sequences.min(first + call.group) {
         for start in (blocks.start..blocks.end).step_by(call.strip) {
@@ -230,9 +230,9 @@ struct Work<'a> {
     y: &'a mut [f32],
     /// (strip, AHEAD, WIDTH): silu(z)
     gate: &'a mut [f32],
-    /// (N): room for B of a frame in f32
+    /// (AHEAD, N): room for B in f32
     b: &'a mut [f32],
-    /// (N): room for C of a frame in f32
+    /// (AHEAD, N): room for C in f32
     c: &'a mut [f32],
 }
 
@@ -280,7 +280,10 @@ fn place<L: Lanes>(block: usize, frame: usize) -> Range<usize> {
 /// What some frames (counted over all sequences) of a strip need beside the state.
 #[inline(always)]
 fn prepare<L: Lanes, T: Element>(lanes: L, call: &Call<'_, T>, frames: &Range<usize>, strip: &Range<usize>, work: &mut Work<'_>) {
-    let inputs = call.inputs;
+    let (inputs, states) = (call.inputs, call.dims.states);
+    let rows = frames.start * states..frames.end * states; // in (S, L, N)
+    T::widen(lanes, &inputs.b[rows.start..rows.end], &mut work.b[..rows.len()]);
+    T::widen(lanes, &inputs.c[rows.start..rows.end], &mut work.c[..rows.len()]);
     for (i, frame) in (frames.start..frames.end).enumerate() {
         let row = frame * call.dims.channels; // in (S, L, D)
         for (j, index) in (strip.start..strip.end).enumerate() {
@@ -323,9 +326,9 @@ fn advance<L: Lanes, T: Element, const FIXED: usize>(
     let a = &work.a[j * states * L::WIDTH..(j + 1) * states * L::WIDTH];
     for (i, frame) in (frames.start..frames.end).enumerate() {
         fetch_ahead(call, frame, index * L::WIDTH);
-        let row = frame * states..(frame + 1) * states; // in (S, L, N)
-        let b = &T::widen(lanes, &inputs.b[row.start..row.end], work.b)[..states];
-        let c = &T::widen(lanes, &inputs.c[row], work.c)[..states];
+        let (row, room) = (frame * states..(frame + 1) * states, i * states..(i + 1) * states);
+        let b = &T::wide(&inputs.b[row.start..row.end], &work.b[room.start..room.end])[..states];
+        let c = &T::wide(&inputs.c[row], &work.c[room])[..states];
         let at = place::<L>(j, i);
         let delta = lanes.load(&work.delta[at.start..at.end]);
         let delta_u = lanes.load(&work.delta_u[at.start..at.end]);
