@@ -2,12 +2,15 @@
 # The operator in ONNX Runtime on CUDA: a whole model there against the same on the CPU, in f32 and f16, and clips a second beside PyTorch.
 # Usage: ort_scan.sh CARRY [OUT]   CARRY has runtime, ort/ (onnxruntime-gpu's libraries), nvrtc/ and MODEL.onnx files (see README.md).
 set -euo pipefail
+source "$(dirname "$0")/common.sh"
 carry=$(realpath "${1:?folder with runtime, ort/, nvrtc/ and models}"); out=${2:-.}
+need "$carry/runtime" "$carry/ort/libonnxruntime_providers_cuda.so"
+compgen -G "$carry/*.onnx" >/dev/null || fail "$carry has no model; tests/gpu/README.md says how to make one"
+need_gpu
+need_torch
+find_nvrtc "$carry"
+export LD_LIBRARY_PATH="$carry/ort:$LD_LIBRARY_PATH"
 mkdir -p "$out"
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-torch=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))')
-export LD_LIBRARY_PATH="$carry/ort:$torch/lib:$torch/../nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-if [ -f "$carry/nvrtc/libnvrtc.so.13" ]; then export POSELIFT_NVRTC="$carry/nvrtc/libnvrtc.so.13"; fi
 runtime() { "$carry/runtime" "$@" --onnxruntime "$carry/ort"; }
 runtime doctor --device cuda
 failed=0
@@ -33,4 +36,5 @@ sys.exit(near < 0.99)
 P
   for batch in 1 64 512; do runtime bench "$model" --device cuda --batch "$batch" --json | tee "$out/$name-$batch.json"; done
 done
-exit "$failed"
+[ "$failed" = 0 ] || fail "a model's outputs on CUDA are not those of the CPU"
+echo "PASS: every model gives on CUDA what it gives on the CPU"

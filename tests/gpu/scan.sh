@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # The scan's CUDA kernels on a real device: against the f64 oracle, twice with the same bits, and against the memory roofline.
-# Usage: scan.sh CARRY [OUT]   CARRY has gpu_scan and libnvrtc (see README.md); OUT gets the figures.
+# Usage: scan.sh CARRY [OUT]   CARRY has gpu_scan, and may have nvrtc/ (see README.md); OUT gets the figures.
 set -euo pipefail
-carry=$(realpath "${1:?folder with gpu_scan and nvrtc/}"); out=${2:-.}
+source "$(dirname "$0")/common.sh"
+carry=$(realpath "${1:?folder with gpu_scan}"); out=${2:-.}
+need "$carry/gpu_scan"
+need_gpu
+find_nvrtc "$carry"
 mkdir -p "$out"
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-if [ -f "$carry/nvrtc/libnvrtc.so.13" ]; then export POSELIFT_NVRTC="$carry/nvrtc/libnvrtc.so.13"; fi # else PyTorch's, or the system's
-POSELIFT_CACHE=$(mktemp -d) "$carry/gpu_scan" | tee "$out/scan.txt"
+POSELIFT_CACHE=$(mktemp -d) "$carry/gpu_scan" ${GPU_SCAN_ARGUMENTS:-} | tee "$out/scan.txt"

@@ -2,11 +2,14 @@
 # Live streams on ONNX Runtime's CUDA provider: how many at 30 frames a second with p99 under a frame (33 ms). Goal: 2,000 of live-xs.
 # Usage: streams.sh CARRY OUT   CARRY has runtime, ort/ (libonnxruntime.so of onnxruntime-gpu with its providers) and live-{xs,s}.step.onnx.
 set -euo pipefail
+source "$(dirname "$0")/common.sh"
 carry=$(realpath "${1:?folder with runtime, ort/ and the step graphs}"); out=${2:?folder for the results}
+need "$carry/runtime" "$carry/ort/libonnxruntime_providers_cuda.so" "$carry/live-xs.step.onnx" "$carry/live-s.step.onnx"
+need_gpu
+need_torch
+find_nvrtc "$carry"
+export LD_LIBRARY_PATH="$carry/ort:$LD_LIBRARY_PATH"
 mkdir -p "$out"
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-torch=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))')
-export LD_LIBRARY_PATH="$carry/ort:$torch/lib:$torch/../nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 held=0
 for model in live-xs live-s; do
   for streams in 250 500 1000 2000 4000; do
@@ -19,5 +22,5 @@ for model in live-xs live-s; do
     fi
   done
 done
-echo "live-xs holds $held streams (goal: 2000)"
-[ "$held" -ge 2000 ]
+[ "$held" -ge 2000 ] || fail "live-xs holds $held streams; the goal is 2000"
+echo "PASS: live-xs holds $held streams (goal: 2000)"

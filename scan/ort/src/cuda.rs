@@ -29,33 +29,47 @@ impl CudaElement for half::f16 {
 }
 
 /// [`SelectiveScan`] for sessions with the CUDA provider.
-pub(crate) struct CudaScan<T>(pub(crate) SelectiveScan<T>);
+pub(crate) struct CudaScan<T> {
+    scan: SelectiveScan<T>,
+    provider: Option<&'static str>,
+}
+
+impl<T> CudaScan<T> {
+    pub(crate) fn new() -> Self {
+        Self { scan: SelectiveScan(PhantomData), provider: Some(PROVIDER) }
+    }
+
+    /// Told to ONNX Runtime as the CPU's: for tests, where the driver is none and the device's memory the host's.
+    pub(crate) fn without_provider() -> Self {
+        Self { scan: SelectiveScan(PhantomData), provider: None }
+    }
+}
 
 impl<T: CudaElement> Operator for CudaScan<T> {
     type Kernel<'attr> = CudaKernel<T>;
 
     fn name(&self) -> &str {
-        self.0.name()
+        self.scan.name()
     }
 
     fn versions(&self) -> std::ops::RangeInclusive<u32> {
-        self.0.versions()
+        self.scan.versions()
     }
 
     fn execution_provider_type(&self) -> Option<&str> {
-        Some(PROVIDER)
+        self.provider
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        self.0.inputs()
+        self.scan.inputs()
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        self.0.outputs()
+        self.scan.outputs()
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        self.0.infer_shape(context)
+        self.scan.infer_shape(context)
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<CudaKernel<T>> {
@@ -98,11 +112,11 @@ fn compute<T: CudaElement>(context: &ComputeContext, delta_softplus: bool) -> or
     let shape = |sizes: [usize; 3]| sizes.map(|size| size as i64); // they came from i64
     let y = context.output(0, shape([sequences, frames, channels]))?;
     let last_state = if context.num_outputs()? > 1 { context.output(1, shape([sequences, channels, states]))? } else { None };
-    let outputs = OutputAddresses { y: y.map_or(Ok(0), address_to)?, last_state: last_state.map_or(Ok(0), address_to)? };
+    let outputs = OutputAddresses { y: y.map_or(Ok(0), address_to)?, last_state: last_state.map_or(Ok(0), address_to)?, kept: 0 };
 
     let program = Program::new(T::TYPE, states).map_err(failed)?;
     let stream = context.stream()?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr().cast());
-    // SAFETY: the stream lives as long as the session, whose context is current on the threads that it calls kernels from.
+    // SAFETY: the stream lives as long as the session.
     let stream = unsafe { Stream::current(program, stream) }.map_err(failed)?;
     // SAFETY: `Arguments` checked every shape; ONNX Runtime keeps the tensors on this device until the stream's work is done,
     // and gives outputs memory of their own.

@@ -30,7 +30,17 @@ use crate::kernel::ScanKernel;
 /// ONNX Runtime refuses the registration.
 pub fn operator_domain() -> ort::Result<OperatorDomain> {
     let (of_f32, of_f16) = (|| SelectiveScan::<f32>(PhantomData), || SelectiveScan::<f16>(PhantomData));
-    OperatorDomain::new(schema::DOMAIN)?.add(of_f32())?.add(of_f16())?.add(CudaScan(of_f32()))?.add(CudaScan(of_f16()))
+    OperatorDomain::new(schema::DOMAIN)?.add(of_f32())?.add(of_f16())?.add(CudaScan::<f32>::new())?.add(CudaScan::<f16>::new())
+}
+
+/// The domain with the kernels of CUDA alone, told to ONNX Runtime as the CPU's. With a driver they fail, because tensors are not on the device;
+/// tests have a stand-in for one.
+///
+/// # Errors
+/// As [`operator_domain`].
+#[doc(hidden)]
+pub fn cuda_operators_as_those_of_the_cpu() -> ort::Result<OperatorDomain> {
+    OperatorDomain::new(schema::DOMAIN)?.add(CudaScan::<f32>::without_provider())?.add(CudaScan::<f16>::without_provider())
 }
 
 /// Whether NVRTC, which compiles the operator's kernels for CUDA, can be loaded; whoever runs on the CPU needs none.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::nvrtc::{self, Compiled, compile};
 use super::{Program, SOURCE};
@@ -44,25 +45,33 @@ fn fnv_1a(bytes: &[u8]) -> u64 {
 }
 
 /// What a file of the cache starts with.
-const MAGIC: &[u8; 8] = b"plcubin1";
+const MAGIC: &[u8; 8] = b"plcubin2";
 
-/// A file is [`MAGIC`], the log's length (u32, little endian), the log, the image.
+/// A file is [`MAGIC`], the hash of what follows (u64, little endian), the log's length (u32, little endian), the log, the image. The driver
+/// would run an image in which a few bytes are wrong.
 fn write(path: &Path, compiled: &Compiled) -> io::Result<()> {
     let length = u32::try_from(compiled.log.len()).map_err(io::Error::other)?;
-    let bytes = [&MAGIC[..], &length.to_le_bytes(), compiled.log.as_bytes(), &compiled.image].concat();
+    let content = [&length.to_le_bytes(), compiled.log.as_bytes(), &compiled.image].concat();
+    let bytes = [&MAGIC[..], &fnv_1a(&content).to_le_bytes(), &content].concat();
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Aside, then renamed: another process never sees half a file.
-    let aside = path.with_extension(format!("{}.partial", std::process::id()));
-    fs::write(&aside, bytes)?;
-    fs::rename(&aside, path)
+    // Aside, then renamed: nobody else, be it a thread of this process, ever sees half a file.
+    static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+    let aside = path.with_extension(format!("{}-{}.partial", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+    fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&aside);
+    })
 }
 
 /// `None` where there is no such file, or not one that [`write`] wrote.
 fn read(path: &Path) -> Option<Compiled> {
     let bytes = fs::read(path).ok()?;
-    let (length, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
+    let (hash, content) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
+    if fnv_1a(content) != u64::from_le_bytes(*hash) {
+        return None;
+    }
+    let (length, rest) = content.split_first_chunk::<4>()?;
     let (log, image) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     // Every cubin is an ELF file.
     image.starts_with(b"\x7fELF").then(|| Compiled { image: image.to_vec(), log: String::from_utf8_lossy(log).into_owned() })
@@ -88,8 +97,18 @@ mod tests {
         write(&path, &compiled).expect("written");
         assert_eq!(read(&path), Some(compiled));
         assert_eq!(path.parent().expect("deep").read_dir().expect("a folder").count(), 1, "nothing is left aside");
-        for spoilt in [&b""[..], b"plcubin1", b"plcubin1\xff\xff\xff\xff", b"plcubin1\0\0\0\0no elf", b"other   \0\0\0\0\x7fELF"] {
-            fs::write(&path, spoilt).expect("written");
+        let good = fs::read(&path).expect("read");
+        for spoilt in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[spoilt] ^= 4;
+            fs::write(&path, bytes).expect("written");
+            assert_eq!(read(&path), None, "byte {spoilt}");
+            fs::write(&path, &good[..spoilt]).expect("written");
+            assert_eq!(read(&path), None, "{spoilt} bytes");
+        }
+        let hashed = |content: &[u8]| [&MAGIC[..], &fnv_1a(content).to_le_bytes(), content].concat();
+        for spoilt in [&b""[..], b"\xff\xff\xff\xff", b"\0\0\0\0no elf"] {
+            fs::write(&path, hashed(spoilt)).expect("written");
             assert_eq!(read(&path), None);
         }
     }

@@ -35,10 +35,15 @@ driver! {
     device = "cuDeviceGet"(*mut c_int, c_int);
     device_name = "cuDeviceGetName"(*mut c_char, c_int, c_int);
     attribute = "cuDeviceGetAttribute"(*mut c_int, c_int, c_int);
+    version = "cuDriverGetVersion"(*mut c_int);
     primary_context = "cuDevicePrimaryCtxRetain"(*mut Handle, c_int);
     set_context = "cuCtxSetCurrent"(Handle);
     context = "cuCtxGetCurrent"(*mut Handle);
+    push_context = "cuCtxPushCurrent_v2"(Handle);
+    pop_context = "cuCtxPopCurrent_v2"(*mut Handle);
+    context_number = "cuCtxGetId"(Handle, *mut u64);
     context_device = "cuCtxGetDevice"(*mut c_int);
+    stream_context = "cuStreamGetCtx"(Handle, *mut Handle);
     synchronize = "cuCtxSynchronize"();
     load_module = "cuModuleLoadData"(*mut Handle, *const c_void);
     function = "cuModuleGetFunction"(*mut Handle, Handle, *const c_char);
@@ -71,7 +76,7 @@ fn load() -> Result<Driver, String> {
     let driver = unsafe {
         let library = Library::new("libcuda.so.1").map_err(absent)?;
         let driver = functions(&library)
-            .map_err(|error| format!("the CUDA driver is too old; install a newer one ({})", super::nvrtc::loader_words(&error)))?;
+            .map_err(|error| format!("the CUDA driver is too old; install 580 or newer ({})", super::nvrtc::loader_words(&error)))?;
         std::mem::forget(library);
         driver
     };
@@ -113,6 +118,78 @@ impl Driver {
     }
 }
 
+impl Driver {
+    fn current_context(&self) -> Result<Handle, Error> {
+        let mut context = std::ptr::null_mut();
+        // SAFETY: room for a handle.
+        self.check("asking for the context", unsafe { (self.context)(&mut context) })?;
+        Ok(context)
+    }
+
+    /// The context of a device that the CUDA runtime uses, and with it libtorch and ONNX Runtime. Kept alive from the first call on.
+    fn primary_context(&self, index: c_int) -> Result<Handle, Error> {
+        static RETAINED: Mutex<Option<HashMap<c_int, usize>>> = Mutex::new(None);
+        let mut retained = RETAINED.lock().unwrap_or_else(PoisonError::into_inner);
+        let retained = retained.get_or_insert_default();
+        if let Some(&context) = retained.get(&index) {
+            return Ok(context as Handle);
+        }
+        let (mut count, mut device, mut context) = (0, 0, std::ptr::null_mut());
+        // SAFETY: room for a number, a number and a handle.
+        unsafe {
+            self.check("counting devices", (self.device_count)(&mut count))?;
+            if index < 0 || index >= count {
+                return Err(Error::Cuda(format!("there is no device {index}; the driver has {count}")));
+            }
+            self.check("opening the device", (self.device)(&mut device, index))?;
+            self.check("making a context", (self.primary_context)(&mut context, device))?;
+        }
+        retained.insert(index, context as usize);
+        Ok(context)
+    }
+
+    /// Where work on `stream` belongs: to the stream's own context, else to the calling thread's, else to that of device 0, as for the
+    /// CUDA runtime (threads that never called the runtime have none, those of libtorch's autograd among them).
+    fn context_of(&self, stream: Handle) -> Result<Handle, Error> {
+        let mut context = std::ptr::null_mut();
+        if !stream.is_null() {
+            // SAFETY: the caller's stream, alive, and room for a handle. A stream that will not say belongs where its caller is.
+            let status = unsafe { (self.stream_context)(stream, &mut context) };
+            if status == 0 && !context.is_null() {
+                return Ok(context);
+            }
+        }
+        context = self.current_context()?;
+        if context.is_null() { self.primary_context(0) } else { Ok(context) }
+    }
+
+    /// Makes a context current until the guard goes.
+    fn enter(&'static self, context: Handle) -> Result<Entered, Error> {
+        if self.current_context()? == context {
+            return Ok(Entered { driver: None });
+        }
+        // SAFETY: a live context.
+        self.check("entering the context", unsafe { (self.push_context)(context) })?;
+        Ok(Entered { driver: Some(self) })
+    }
+}
+
+/// A context that is current on this thread, and leaves with it.
+struct Entered {
+    /// `None` where it was current before.
+    driver: Option<&'static Driver>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if let Some(driver) = self.driver {
+            let mut context = std::ptr::null_mut();
+            // SAFETY: takes off what `enter` put on. It fails only where the context is gone.
+            unsafe { (driver.pop_context)(&mut context) };
+        }
+    }
+}
+
 /// The kernels of a program in a context.
 #[derive(Clone, Copy)]
 struct Loaded {
@@ -123,18 +200,17 @@ struct Loaded {
 // SAFETY: handles of the driver, which every thread may use in their context.
 unsafe impl Send for Loaded {}
 
-/// The kernels of `program` in the calling thread's context: loaded once for each, and kept as long as the process runs.
-fn loaded(driver: &Driver, program: Program) -> Result<Loaded, Error> {
-    static LOADED: Mutex<Option<HashMap<(usize, Program), Loaded>>> = Mutex::new(None);
-    let (mut context, mut device) = (std::ptr::null_mut(), 0);
-    // SAFETY: room for a handle.
-    driver.check("asking for the context", unsafe { (driver.context)(&mut context) })?;
-    if context.is_null() {
-        return Err(Error::Cuda("no CUDA context is current on this thread; make tensors on the device first".to_owned()));
-    }
+/// The kernels of `program` in the current context: loaded once for each, and kept as long as the process runs. Later calls ask the
+/// driver for a number and nothing else, so that they are allowed while a stream is captured into a graph.
+fn loaded(driver: &Driver, program: Program, context: Handle) -> Result<Loaded, Error> {
+    static LOADED: Mutex<Option<HashMap<(u64, Program), Loaded>>> = Mutex::new(None);
+    // No two contexts of a process have the same number, whereas a new one may lie where one that is gone lay.
+    let (mut number, mut device) = (0, 0);
+    // SAFETY: a live context and room for a number.
+    driver.check("asking for the context's number", unsafe { (driver.context_number)(context, &mut number) })?;
     let mut map = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let map = map.get_or_insert_default();
-    if let Some(loaded) = map.get(&(context as usize, program)) {
+    if let Some(loaded) = map.get(&(number, program)) {
         return Ok(*loaded);
     }
     // SAFETY: room for a number.
@@ -144,11 +220,11 @@ fn loaded(driver: &Driver, program: Program) -> Result<Loaded, Error> {
     let mut functions = [std::ptr::null_mut(); Kernel::ALL.len()];
     for (function, kernel) in functions.iter_mut().zip(Kernel::ALL) {
         let name = CString::new(kernel.name()).map_err(|error| Error::Cuda(error.to_string()))?;
-        // SAFETY: a live module and a string that ends in 0.
+        // SAFETY: a live module and a string that ends in 0. This is where the driver puts a kernel on the device.
         driver.check(kernel.name(), unsafe { (driver.function)(function, module, name.as_ptr()) })?;
     }
     let loaded = Loaded { functions, multiprocessors: driver.attribute(device, MULTIPROCESSORS)? as usize };
-    map.insert((context as usize, program), loaded);
+    map.insert((number, program), loaded);
     Ok(loaded)
 }
 
@@ -159,33 +235,71 @@ fn module(driver: &Driver, program: Program, architecture: u32) -> Result<Handle
         let status = unsafe { (driver.load_module)(&mut module, compiled.image.as_ptr().cast()) };
         driver.check("loading the kernels", status).map(|()| module)
     };
-    let Some(folder) = cache::default_folder() else { return load(&compile(program, architecture)?) };
-    load(&compile_cached(program, architecture, &folder)?).or_else(|_| {
-        cache::forget(program, architecture, &folder); // spoilt on disk, perhaps
-        load(&compile_cached(program, architecture, &folder)?)
-    })
+    let loaded = match cache::default_folder() {
+        None => load(&compile(program, architecture)?),
+        Some(folder) => load(&compile_cached(program, architecture, &folder)?).or_else(|_| {
+            cache::forget(program, architecture, &folder); // spoilt on disk, perhaps
+            load(&compile_cached(program, architecture, &folder)?)
+        }),
+    };
+    loaded.map_err(|error| with_versions(driver, error))
 }
 
-/// A stream of the current context, for which kernels are ready.
+/// A driver takes what a compiler of its own version, or of an older one, makes: so a refusal says both.
+fn with_versions(driver: &Driver, error: Error) -> Error {
+    let mut version = 0;
+    // SAFETY: room for a number.
+    let known = unsafe { (driver.version)(&mut version) } == 0;
+    match (error, super::nvrtc::version()) {
+        (Error::Cuda(words), Ok((major, minor))) if known && (major, minor) > (version / 1000, version % 1000 / 10) => {
+            let (driver_major, driver_minor) = (version / 1000, version % 1000 / 10);
+            Error::Cuda(format!(
+                "{words}; the driver is of CUDA {driver_major}.{driver_minor}, the compiler of {major}.{minor}: install a newer driver, or set \
+                 POSELIFT_NVRTC to libnvrtc of {driver_major}.{driver_minor}"
+            ))
+        }
+        (error, _) => error,
+    }
+}
+
+/// A stream for which kernels are ready. Launches go to its context, whichever is current on the thread that asks for them.
 pub struct Stream {
     driver: &'static Driver,
     program: Program,
     loaded: Loaded,
+    context: Handle,
     stream: Handle,
 }
 
 impl Stream {
-    /// A stream of the context that is current on the calling thread (`CUstream` or `cudaStream_t`; null is the default stream). Launch
-    /// from the same thread, or from one with the same context.
+    /// A stream (`CUstream` or `cudaStream_t`); null is the default stream of the context that is current on the calling thread, or of
+    /// device 0 where none is.
     ///
     /// # Safety
     /// The stream lives as long as this.
     ///
     /// # Errors
-    /// No driver, no context, no NVRTC, or kernels that cannot be compiled or loaded.
+    /// No driver, no device, no NVRTC, or kernels that cannot be compiled or loaded.
     pub unsafe fn current(program: Program, stream: *mut c_void) -> Result<Self, Error> {
         let driver = driver()?;
-        Ok(Self { driver, program, loaded: loaded(driver, program)?, stream })
+        Self::of(driver, program, driver.context_of(stream)?, stream)
+    }
+
+    /// A stream of the device with this number, in the context of the CUDA runtime; null is its default stream.
+    ///
+    /// # Safety
+    /// The stream is of that device, and lives as long as this.
+    ///
+    /// # Errors
+    /// As [`Self::current`].
+    pub unsafe fn of_device(program: Program, device: i32, stream: *mut c_void) -> Result<Self, Error> {
+        let driver = driver()?;
+        Self::of(driver, program, driver.primary_context(device)?, stream)
+    }
+
+    fn of(driver: &'static Driver, program: Program, context: Handle, stream: Handle) -> Result<Self, Error> {
+        let _entered = driver.enter(context)?;
+        Ok(Self { driver, program, loaded: loaded(driver, program, context)?, context, stream })
     }
 }
 
@@ -201,6 +315,7 @@ impl Launcher for Stream {
     unsafe fn launch(&self, kernel: Kernel, blocks: u32, threads: u32, argument: *const c_void) -> Result<(), Error> {
         let function = self.loaded.functions[kernel as usize]; // in the order of `ALL`
         let mut arguments = [argument.cast_mut()];
+        let _entered = self.driver.enter(self.context)?;
         // SAFETY: the kernel has this one argument, which the driver copies before it returns; the caller vouches for the rest.
         let status = unsafe {
             (self.driver.launch)(function, blocks, 1, 1, threads, 1, 1, 0, self.stream, arguments.as_mut_ptr(), std::ptr::null_mut())
@@ -222,15 +337,12 @@ impl Device {
     /// No driver, or no such device.
     pub fn open(index: usize) -> Result<Self, Error> {
         let driver = driver()?;
-        let (mut count, mut device, mut context) = (0, 0, std::ptr::null_mut());
-        // SAFETY: room for a number, a number and a handle.
+        let number = c_int::try_from(index).unwrap_or(c_int::MAX);
+        let context = driver.primary_context(number)?;
+        let mut device = 0;
+        // SAFETY: room for a number, and a live context.
         unsafe {
-            driver.check("counting devices", (driver.device_count)(&mut count))?;
-            let Some(number) = c_int::try_from(index).ok().filter(|&number| number < count) else {
-                return Err(Error::Cuda(format!("there is no device {index}; the driver has {count}")));
-            };
             driver.check("opening the device", (driver.device)(&mut device, number))?;
-            driver.check("making a context", (driver.primary_context)(&mut context, device))?;
             driver.check("entering the context", (driver.set_context)(context))?;
         }
         Ok(Self { driver, index: device })

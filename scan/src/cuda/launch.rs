@@ -12,19 +12,24 @@ const COLUMNS: usize = 32;
 const WIDE: usize = 16;
 const NARROW: usize = 4;
 
-/// Blocks of the wide form that a multiprocessor has at least where that form is taken: as many threads as hide the time
-/// that memory takes. With fewer, the narrow form has four times as many for the same work.
+/// Blocks of a wide form that a multiprocessor has at least where that form is taken: as many threads as hide the time
+/// that memory takes. With fewer, the narrow form has two or four times as many for the same work.
 const WIDE_BLOCKS: usize = 4;
 
 /// `CHUNK` of the source: frames between kept states.
 fn chunk(states: usize) -> usize {
-    if states <= 64 { 8 } else { 4 }
+    if states > 4 && states <= 32 { 16 } else { 8 }
 }
 
-/// Blocks that a sequence's channels fill, where a thread has `most` states at most.
-fn blocks(dims: Dims, most: usize) -> usize {
+/// `PAIR` of the source: channels in a thread of the wide backward form.
+fn pair(states: usize) -> usize {
+    if matches!(states, 16 | 32 | 64) { 2 } else { 1 }
+}
+
+/// Blocks that a sequence's channels fill, where a thread has `most` states at most of each of `count` channels.
+fn blocks(dims: Dims, most: usize, count: usize) -> usize {
     let lanes = dims.states.div_ceil(most).next_power_of_two(); // `lanes(most)` of the source
-    dims.channels.div_ceil((THREADS / lanes).max(1))
+    dims.channels.div_ceil((THREADS / lanes).max(1) * count)
 }
 
 /// Sizes that the kernels can count to; indices into tensors are 64 bits wide there.
@@ -34,7 +39,7 @@ fn check(launcher: &dyn Launcher, dims: Dims) -> Result<(), Error> {
         return Err(Error::Cuda(format!("the kernels were compiled for {states} states, but A has {}", dims.states)));
     }
     let fits = |size: usize| size <= i32::MAX as usize - 2 * THREADS;
-    let blocks = dims.sequences.checked_mul(blocks(dims, NARROW)).is_some_and(fits);
+    let blocks = dims.sequences.checked_mul(blocks(dims, NARROW, 1)).is_some_and(fits);
     if fits(dims.frames) && fits(dims.channels) && blocks && layout(dims).is_some() { Ok(()) } else { Err(dims.too_large()) }
 }
 
@@ -78,22 +83,16 @@ pub unsafe fn forward(launcher: &dyn Launcher, dims: Dims, inputs: &InputAddress
     check_inputs(dims, inputs)?;
     required("y", outputs.y, dims.sequences * dims.frames * dims.channels)?;
     // SAFETY: as the caller promises.
-    unsafe { run_forward(launcher, dims, inputs, *outputs, 0) }
+    unsafe { run_forward(launcher, dims, inputs, *outputs) }
 }
 
-/// `kept`: where the states before each chunk go; 0 for nowhere.
-unsafe fn run_forward(
-    launcher: &dyn Launcher,
-    dims: Dims,
-    inputs: &InputAddresses,
-    outputs: OutputAddresses,
-    kept: Address,
-) -> Result<(), Error> {
-    let wide = dims.sequences * blocks(dims, WIDE);
+/// y may be absent: then states alone are computed.
+unsafe fn run_forward(launcher: &dyn Launcher, dims: Dims, inputs: &InputAddresses, outputs: OutputAddresses) -> Result<(), Error> {
+    let wide = dims.sequences * blocks(dims, WIDE, 1);
     let (kernel, blocks) = if wide >= WIDE_BLOCKS * launcher.multiprocessors() {
         (Kernel::ForwardWide, wide)
     } else {
-        (Kernel::ForwardNarrow, dims.sequences * blocks(dims, NARROW))
+        (Kernel::ForwardNarrow, dims.sequences * blocks(dims, NARROW, 1))
     };
     let InputAddresses { u, delta, a, b, c, d, z, delta_bias, initial_state, delta_softplus } = *inputs;
     let argument = Forward {
@@ -108,7 +107,7 @@ unsafe fn run_forward(
         initial_state,
         y: outputs.y,
         last_state: outputs.last_state,
-        kept,
+        kept: outputs.kept,
         frames: dims.frames as i32, // `check` saw that they fit
         channels: dims.channels as i32,
         delta_softplus: delta_softplus.into(),
@@ -127,39 +126,62 @@ struct Layout {
     /// (S, D)
     sums_d: usize,
     sums_delta_bias: usize,
-    /// Where it all ends; the kept states (S, chunks, D, N) come first.
+    /// (S, chunks, D, N), where the forward pass kept none
+    kept: usize,
+    /// Where it all ends.
     end: usize,
+}
+
+/// Products of sizes; `None` where one is more than can be addressed.
+fn product(sizes: &[usize]) -> Option<usize> {
+    sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+}
+
+/// Values of f32 in the states that a forward pass keeps: (S, chunks, D, N).
+fn kept_values(dims: Dims) -> Option<usize> {
+    product(&[dims.sequences, dims.frames.div_ceil(chunk(dims.states)), dims.channels, dims.states])
 }
 
 /// `None` where it is more than can be addressed.
 fn layout(dims: Dims) -> Option<Layout> {
     let Dims { sequences: s, frames: l, channels: d, states: n } = dims;
-    let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-    let sums_b = product(&[s, l.div_ceil(chunk(n)), d, n])?;
-    let per_block = product(&[blocks(dims, NARROW), s, l, n])?;
-    let sums_c = sums_b.checked_add(per_block)?;
-    let sums_a = sums_c.checked_add(per_block)?;
-    let sums_d = sums_a.checked_add(product(&[s, d, n])?)?;
-    let sums_delta_bias = sums_d.checked_add(product(&[s, d])?)?;
-    let end = sums_delta_bias.checked_add(product(&[s, d])?)?;
+    // Parts that are fetched four values at a time start at multiples of four.
+    let after = |start: usize, values: usize| start.checked_add(values)?.checked_next_multiple_of(4);
+    let per_block = product(&[blocks(dims, NARROW, 1), s, l, n])?; // the wide form has fewer
+    let sums_c = after(0, per_block)?;
+    let sums_a = after(sums_c, per_block)?;
+    let sums_d = after(sums_a, product(&[s, d, n])?)?;
+    let sums_delta_bias = after(sums_d, product(&[s, d])?)?;
+    let kept = after(sums_delta_bias, product(&[s, d])?)?;
+    let end = kept.checked_add(kept_values(dims)?)?;
     product(&[end, size_of::<f32>()])?;
     product(&[s, l, d])?;
     product(&[s, l, n])?;
-    Some(Layout { sums_b, sums_c, sums_a, sums_d, sums_delta_bias, end })
+    Some(Layout { sums_b: 0, sums_c, sums_a, sums_d, sums_delta_bias, kept, end })
 }
 
-/// Bytes of device memory that [`backward`] works in: about twice what u has in f32.
+/// Bytes of the states that a forward pass keeps for [`backward`] where it is asked to: with up to 16 states about what u has in f32.
 ///
 /// # Errors
 /// Dimensions whose product cannot be addressed.
-pub fn workspace_bytes(dims: Dims) -> Result<usize, Error> {
-    layout(dims).map(|layout| layout.end * size_of::<f32>()).ok_or_else(|| dims.too_large())
+pub fn kept_bytes(dims: Dims) -> Result<usize, Error> {
+    kept_values(dims).and_then(|values| product(&[values, size_of::<f32>()])).ok_or_else(|| dims.too_large())
+}
+
+/// Bytes of device memory that [`backward`] works in: at most what u has in f32, and [`kept_bytes`] more where the forward pass kept no states.
+///
+/// # Errors
+/// Dimensions whose product cannot be addressed.
+pub fn workspace_bytes(dims: Dims, has_kept: bool) -> Result<usize, Error> {
+    let layout = layout(dims).ok_or_else(|| dims.too_large())?;
+    Ok(if has_kept { layout.kept } else { layout.end } * size_of::<f32>())
 }
 
 /// The gradients of every input, given those of the outputs.
 ///
-/// `workspace` has [`workspace_bytes`] bytes and need not be cleared. It may be used again once the launcher's work is done,
-/// or by later work of the same stream.
+/// `kept` is what [`forward`] wrote there for the same inputs; with 0, its states are computed again first. `workspace` has
+/// [`workspace_bytes`] bytes and need not be cleared. It may be used again once the launcher's work is done, or by later work
+/// of the same stream.
 ///
 /// # Safety
 /// As [`forward`]; the workspace overlaps nothing.
@@ -172,6 +194,7 @@ pub unsafe fn backward(
     inputs: &InputAddresses,
     output_grads: &OutputGradAddresses,
     grads: &InputGradAddresses,
+    kept: Address,
     workspace: Address,
 ) -> Result<(), Error> {
     check(launcher, dims)?;
@@ -190,11 +213,23 @@ pub unsafe fn backward(
         }
     }
     let layout = layout(dims).ok_or_else(|| dims.too_large())?;
-    required("the workspace", workspace, layout.end)?;
+    required("the workspace", workspace, if kept == 0 { layout.end } else { layout.kept })?;
     let place = |values: usize| workspace + (values * size_of::<f32>()) as u64;
+    let (wide, narrow) = (blocks(dims, NARROW, pair(states)), blocks(dims, NARROW, 1));
+    let (kernel, blocks) = if sequences * wide >= WIDE_BLOCKS * launcher.multiprocessors() {
+        (Kernel::BackwardWide, wide)
+    } else {
+        (Kernel::BackwardNarrow, narrow)
+    };
     // SAFETY: as the caller promises; the parts of the workspace do not overlap.
     unsafe {
-        run_forward(launcher, dims, inputs, OutputAddresses::default(), workspace)?;
+        let kept = if kept == 0 {
+            let outputs = OutputAddresses { kept: place(layout.kept), ..OutputAddresses::default() };
+            run_forward(launcher, dims, inputs, outputs)?;
+            outputs.kept
+        } else {
+            kept
+        };
         let argument = Backward {
             u: inputs.u,
             delta: inputs.delta,
@@ -204,7 +239,7 @@ pub unsafe fn backward(
             d: inputs.d,
             z: inputs.z,
             delta_bias: inputs.delta_bias,
-            kept: workspace,
+            kept,
             grad_y: output_grads.y,
             grad_last_state: output_grads.last_state,
             grad_u: grads.u,
@@ -221,8 +256,7 @@ pub unsafe fn backward(
             channels: channels as i32,
             delta_softplus: inputs.delta_softplus.into(),
         };
-        let blocks = blocks(dims, NARROW);
-        launch(launcher, Kernel::Backward, sequences * blocks, &argument)?;
+        launch(launcher, kernel, sequences * blocks, &argument)?;
         for (from, to) in [(layout.sums_b, grads.b), (layout.sums_c, grads.c)] {
             let sum = Sum { from: place(from), to, rows: blocks as i64, columns: per_state as i64 };
             launch(launcher, Kernel::SumFew, per_state.div_ceil(THREADS), &sum)?;

@@ -1,7 +1,7 @@
 //! The scan on CUDA devices: one source ([`SOURCE`]), compiled by NVRTC for the device that is there.
 //!
 //! Building needs no CUDA toolkit and no GPU: the driver and NVRTC are loaded when they are first used. Kernels run on a
-//! stream of the caller's, in the context that is current on the calling thread: those of libtorch or of ONNX Runtime.
+//! stream of the caller's, in its context: those of libtorch or of ONNX Runtime.
 //!
 //! ```text
 //! let program = Program::new(ElementType::F32, 16)?;      // element type and N are constants of the kernels
@@ -24,7 +24,7 @@ use std::ffi::c_void;
 
 pub use cache::{compile_cached, default_folder};
 pub use driver::{Buffer, Device, Stream};
-pub use launch::{backward, forward, workspace_bytes};
+pub use launch::{backward, forward, kept_bytes, workspace_bytes};
 pub use nvrtc::{Compiled, compile, is_available};
 
 use crate::Error;
@@ -104,8 +104,10 @@ pub enum Kernel {
     ForwardWide,
     /// Forward with up to 4 states in a thread: for few.
     ForwardNarrow,
-    /// Backward, from states that a forward pass kept.
-    Backward,
+    /// Backward, from states that a forward pass kept, with two channels in a thread: for many sequences.
+    BackwardWide,
+    /// Backward with one channel in a thread: for few.
+    BackwardNarrow,
     /// Sums of few rows.
     SumFew,
     /// Sums of many rows.
@@ -114,14 +116,16 @@ pub enum Kernel {
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Kernel; 5] = [Kernel::ForwardWide, Kernel::ForwardNarrow, Kernel::Backward, Kernel::SumFew, Kernel::SumMany];
+    pub const ALL: [Kernel; 6] =
+        [Kernel::ForwardWide, Kernel::ForwardNarrow, Kernel::BackwardWide, Kernel::BackwardNarrow, Kernel::SumFew, Kernel::SumMany];
 
     /// Its name in the source.
     pub fn name(self) -> &'static str {
         match self {
             Kernel::ForwardWide => "scan_forward_wide",
             Kernel::ForwardNarrow => "scan_forward_narrow",
-            Kernel::Backward => "scan_backward",
+            Kernel::BackwardWide => "scan_backward_wide",
+            Kernel::BackwardNarrow => "scan_backward_narrow",
             Kernel::SumFew => "scan_sum_few",
             Kernel::SumMany => "scan_sum_many",
         }
@@ -179,6 +183,8 @@ pub struct OutputAddresses {
     pub y: Address,
     /// (S, D, N), f32, optional; may be `initial_state`
     pub last_state: Address,
+    /// [`kept_bytes`], optional: states on the way, for [`backward`]
+    pub kept: Address,
 }
 
 /// Gradients that come in.

@@ -6,9 +6,10 @@
 //   SCAN_STATES    N, 1 to 128
 //   SCAN_ELEMENT   u, delta, B, C, z, y and their gradients: 0 f32, 1 f16, 2 bf16. Everything else is f32.
 //
-// A channel of a sequence is shared by LANES neighbouring threads of a warp, each with up to MOST of its N states. A block
-// takes THREADS / LANES channels of one sequence; a sequence's channels may take several blocks. Time is a loop, so that
-// a sequence may be of any length; the parallel work is in sequences, channels and states.
+// A channel of a sequence is shared by LANES neighbouring threads of a warp, each with up to MOST of its N states; a thread
+// may have its states of COUNT neighbouring channels. A block takes COUNT * THREADS / LANES channels of one sequence; a
+// sequence's channels may take several blocks. Time is a loop, so that a sequence may be of any length; the parallel work
+// is in sequences, channels and states.
 //
 // Layouts are those of the CPU, (S, L, D) and (S, L, N): neighbouring threads read neighbouring channels.
 
@@ -24,8 +25,10 @@ static_assert(N >= 1 && N <= 128, "SCAN_STATES must be in 1 to 128");
 constexpr int WIDE = 16;
 constexpr int NARROW = 4;
 
-// Frames between two states that a forward pass keeps for the backward pass, which recomputes those between.
-constexpr int CHUNK = N <= 64 ? 8 : 4;
+// Frames between two states that a forward pass keeps for the backward pass, which computes those between again: STEP
+// frames at a time, whose states are in registers.
+constexpr int CHUNK = N > 4 && N <= 32 ? 16 : 8;
+constexpr int STEP = 4;
 
 // Threads that share a channel: a power of two.
 __device__ constexpr int lanes(int most) {
@@ -35,6 +38,7 @@ __device__ constexpr int lanes(int most) {
 }
 // States of a thread. The last lanes may have fewer, or none.
 __device__ constexpr int states(int most) { return (N + lanes(most) - 1) / lanes(most); }
+__device__ constexpr int smaller(int a, int b) { return a < b ? a : b; }
 __device__ constexpr int power_of_two(int least) {
   int power = 1;
   while (power < least) power *= 2;
@@ -108,6 +112,9 @@ __device__ __forceinline__ float softplus(float x) {
   return fused(series, s, fmaxf(x, 0.0f));
 }
 
+// Whether four values may be fetched together: tensors of others may start anywhere.
+__device__ __forceinline__ bool aligned(const float *pointer) { return ((unsigned long long)pointer & 15) == 0; }
+
 // The sum over the lanes of a channel, in all of them.
 template <int LANES>
 __device__ __forceinline__ float sum_lanes(float value) {
@@ -116,15 +123,15 @@ __device__ __forceinline__ float sum_lanes(float value) {
   return value;
 }
 
-// Sums COUNT values (a power of two) over the channels of a warp, the threads that differ in the bits FROM, 2 FROM .. 16.
-// A thread gives half of its values away at each step and keeps the other half, so that the whole costs COUNT exchanges
-// instead of COUNT for each step. The sums end in values[0 .. COUNT / channels), of which this thread's first is number
+// Sums COUNT values (a power of two) over the threads of a warp that differ in the bits FROM, 2 FROM .. OFFSET of their
+// numbers. A thread gives half of its values away at each step and keeps the other half, so that the whole costs COUNT
+// exchanges instead of COUNT for each step. The sums end in sums[0 .. SUMS), of which this thread's first is number
 // `first_sum` of all.
-template <int COUNT, int FROM, int OFFSET = WARP / 2>
-struct SumChannels {
+template <int COUNT, int FROM, int OFFSET>
+struct SumThreads {
   static constexpr int KEPT = COUNT > 1 ? COUNT / 2 : 1;
-  typedef SumChannels<KEPT, FROM, OFFSET / 2> Next;
-  static constexpr int SUMS = OFFSET >= FROM ? Next::SUMS : COUNT;
+  typedef SumThreads<KEPT, FROM, OFFSET / 2> Next;
+  static constexpr int SUMS = Next::SUMS;
 
   static __device__ __forceinline__ void run(float (&values)[COUNT], int thread, float (&sums)[SUMS]) {
     float kept[KEPT];
@@ -148,7 +155,7 @@ struct SumChannels {
 };
 // All steps are done: OFFSET is below FROM.
 template <int COUNT, int FROM>
-struct SumChannels<COUNT, FROM, FROM / 2> {
+struct SumThreads<COUNT, FROM, FROM / 2> {
   static constexpr int SUMS = COUNT;
   static __device__ __forceinline__ void run(float (&values)[COUNT], int, float (&sums)[COUNT]) {
 #pragma unroll
@@ -159,36 +166,64 @@ struct SumChannels<COUNT, FROM, FROM / 2> {
 };
 
 // Which part of the work a thread has.
-template <int MOST>
+template <int MOST, int COUNT = 1>
 struct Place {
-  static constexpr int LANES = lanes(MOST), STATES = states(MOST), CHANNELS = THREADS / LANES;
+  static constexpr int LANES = lanes(MOST), STATES = states(MOST), CHANNELS = THREADS / LANES * COUNT;
+  // Whether its states are whole groups of four, which lie together in (.., N).
+  static constexpr bool FOURS = STATES % 4 == 0 && LANES * STATES == N;
+  int channels;       // of the sequence
   long long sequence;
-  int block;      // of the sequence's channels
-  int first;      // channel of the block
-  int lane;       // of the channel
-  int channel;    // of the sequence; may lie behind the last one
-  bool present;   // whether it does not
-  int state;      // first of this thread's
+  int block;          // of the sequence's channels
+  int first;          // channel of the block
+  int lane;           // of the channel
+  int column;         // this thread's first channel in the block
+  int state;          // first of this thread's
 
-  __device__ __forceinline__ Place(int channels) {
+  __device__ __forceinline__ Place(int channels) : channels(channels) {
     const int blocks = (channels + CHANNELS - 1) / CHANNELS;
     sequence = blockIdx.x / blocks;
     block = blockIdx.x % blocks;
     first = block * CHANNELS;
     lane = threadIdx.x % LANES;
-    channel = first + threadIdx.x / LANES;
-    present = channel < channels;
+    column = threadIdx.x / LANES * COUNT;
     state = lane * STATES;
   }
-  // Whether this thread has a k-th state.
-  __device__ __forceinline__ bool has(int k) const { return present && state + k < N; }
+  __device__ __forceinline__ int channel(int j = 0) const { return first + column + j; }
+  // Whether this thread's j-th channel is not behind the last one.
+  __device__ __forceinline__ bool present(int j = 0) const { return channel(j) < channels; }
+  // Whether it also has a k-th state of that.
+  __device__ __forceinline__ bool has(int k, int j = 0) const { return present(j) && state + k < N; }
   // Its B or C out of a frame's row; 0 where the last lanes have no such state, which then stays 0 and changes nothing.
   __device__ __forceinline__ float of_state(const float (&row)[N], int k) const {
     if (LANES * STATES == N) return row[state + k];
     return state + k < N ? row[state + k] : 0.0f;
   }
-  // Where it lies in (S, rows, D, N), with `row` counted over all sequences.
-  __device__ __forceinline__ long long at(long long row, int channels, int k) const { return (row * channels + channel) * N + state + k; }
+  // This thread's states of its j-th channel in (rows, D, N), with `row` counted over all sequences; 0 where there are none.
+  __device__ __forceinline__ void read(float (&to)[STATES], const float *from, long long row, int j = 0) const {
+    const long long at = (row * channels + channel(j)) * N + state;
+    if (FOURS && aligned(from)) {
+#pragma unroll
+      for (int k = 0; k < STATES / 4; ++k) {
+        const float4 four = from && present(j) ? ((const float4 *)(from + at))[k] : float4{0.0f, 0.0f, 0.0f, 0.0f};
+        to[4 * k] = four.x, to[4 * k + 1] = four.y, to[4 * k + 2] = four.z, to[4 * k + 3] = four.w;
+      }
+    } else {
+#pragma unroll
+      for (int k = 0; k < STATES; ++k) to[k] = from && has(k, j) ? from[at + k] : 0.0f;
+    }
+  }
+  __device__ __forceinline__ void write(float *to, const float (&from)[STATES], long long row, int j = 0) const {
+    const long long at = (row * channels + channel(j)) * N + state;
+    if (FOURS && aligned(to)) {
+#pragma unroll
+      for (int k = 0; k < STATES / 4; ++k)
+        if (present(j)) ((float4 *)(to + at))[k] = float4{from[4 * k], from[4 * k + 1], from[4 * k + 2], from[4 * k + 3]};
+    } else {
+#pragma unroll
+      for (int k = 0; k < STATES; ++k)
+        if (has(k, j)) to[at + k] = from[k];
+    }
+  }
 };
 
 // --------------------------------------------------------------------------------------------------------------- forward
@@ -214,22 +249,23 @@ constexpr int AHEAD = 4;
 constexpr int TILE = N <= 64 ? 32 : 16;
 static_assert(TILE % CHUNK == 0 && CHUNK % AHEAD == 0, "a chunk starts where frames are fetched");
 
-struct ForwardShared {
+struct __align__(16) ForwardShared {
   float b[TILE][N], c[TILE][N];
 };
 
-// One channel's values in AHEAD frames.
+// One channel's values in AHEAD frames. What lies behind the last frame or channel is fetched from there and not used:
+// without a branch, all of it is on its way at once.
 struct Frames {
   float u[AHEAD], delta[AHEAD], z[AHEAD];
 
-  __device__ __forceinline__ void fetch(const Forward &x, long long at, int frame, bool present) {
+  __device__ __forceinline__ void fetch(const Forward &x, long long first_row, int frame, int channel) {
+    const long long at = first_row * x.channels + min(channel, x.channels - 1);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
-      const bool there = present && frame + i < x.frames;
-      const long long where = at + (long long)i * x.channels;
-      u[i] = there ? widen(x.u[where]) : 0.0f;
-      delta[i] = there ? widen(x.delta[where]) : 0.0f;
-      z[i] = there && x.z ? widen(x.z[where]) : 0.0f;
+      const long long where = at + (long long)min(frame + i, x.frames - 1) * x.channels;
+      u[i] = widen(x.u[where]);
+      delta[i] = widen(x.delta[where]);
+      z[i] = x.z ? widen(x.z[where]) : 0.0f;
     }
   }
 };
@@ -240,17 +276,16 @@ __device__ __forceinline__ void forward(const Forward &x, ForwardShared &shared)
   const P place(x.channels);
   const int chunks = (x.frames + CHUNK - 1) / CHUNK;
   float h[P::STATES], a[P::STATES];
+  place.read(a, x.a, 0);
+  place.read(h, x.initial_state, place.sequence);
 #pragma unroll
-  for (int k = 0; k < P::STATES; ++k) {
-    a[k] = place.has(k) ? x.a[place.at(0, x.channels, k)] * LOG2_E : 0.0f;
-    h[k] = place.has(k) && x.initial_state ? x.initial_state[place.at(place.sequence, x.channels, k)] : 0.0f;
-  }
-  const float skip = x.d && place.present ? x.d[place.channel] : 0.0f;
-  const float bias = x.delta_bias && place.present ? x.delta_bias[place.channel] : 0.0f;
+  for (int k = 0; k < P::STATES; ++k) a[k] *= LOG2_E;
+  const bool present = place.present();
+  const float skip = x.d && present ? x.d[place.channel()] : 0.0f;
+  const float bias = x.delta_bias && present ? x.delta_bias[place.channel()] : 0.0f;
   const long long first_row = place.sequence * x.frames; // of (S, L, ..)
-  long long at = first_row * x.channels + place.channel; // in (S, L, D)
   Frames next;
-  next.fetch(x, at, 0, place.present);
+  if (x.frames > 0) next.fetch(x, first_row, 0, place.channel());
 
   for (int tile = 0; tile < x.frames; tile += TILE) {
     const int rows = min(TILE, x.frames - tile);
@@ -263,13 +298,8 @@ __device__ __forceinline__ void forward(const Forward &x, ForwardShared &shared)
     __syncthreads();
     for (int row = 0; row < rows; row += AHEAD) {
       const Frames now = next;
-      next.fetch(x, at + (long long)AHEAD * x.channels, tile + row + AHEAD, place.present);
-      if (x.kept && (tile + row) % CHUNK == 0) {
-        const long long chunk = place.sequence * chunks + (tile + row) / CHUNK;
-#pragma unroll
-        for (int k = 0; k < P::STATES; ++k)
-          if (place.has(k)) x.kept[place.at(chunk, x.channels, k)] = h[k];
-      }
+      next.fetch(x, first_row, tile + row + AHEAD, place.channel());
+      if (x.kept && (tile + row) % CHUNK == 0) place.write(x.kept, h, place.sequence * chunks + (tile + row) / CHUNK);
 #pragma unroll
       for (int i = 0; i < AHEAD; ++i) {
         if (row + i < rows) { // the same for the whole block
@@ -283,21 +313,16 @@ __device__ __forceinline__ void forward(const Forward &x, ForwardShared &shared)
             y = fused(h[k], place.of_state(shared.c[row + i], k), y);
           }
           y = sum_lanes<P::LANES>(y);
-          if (x.y && place.present && place.lane == 0) {
+          if (x.y && present && place.lane == 0) {
             if (x.d) y = fused(skip, now.u[i], y);
             if (x.z) y *= now.z[i] * sigmoid(now.z[i]);
-            x.y[at + (long long)i * x.channels] = narrow(y);
+            x.y[(first_row + tile + row + i) * x.channels + place.channel()] = narrow(y);
           }
         }
       }
-      at += (long long)AHEAD * x.channels;
     }
   }
-  if (x.last_state) {
-#pragma unroll
-    for (int k = 0; k < P::STATES; ++k)
-      if (place.has(k)) x.last_state[place.at(place.sequence, x.channels, k)] = h[k];
-  }
+  if (x.last_state) place.write(x.last_state, h, place.sequence);
 }
 
 // -------------------------------------------------------------------------------------------------------------- backward
@@ -322,133 +347,206 @@ struct Backward {
   int delta_softplus;
 };
 
-struct BackwardShared {
-  typedef Place<NARROW> P;
+// States of two channels in a thread share what is fetched of B and C, and most of the work of adding up their gradients; where
+// that fits into 48 KiB of shared memory and 128 registers.
+constexpr int PAIR = N == 16 || N == 32 || N == 64 ? 2 : 1;
+
+template <int COUNT>
+struct __align__(16) BackwardShared {
+  typedef Place<NARROW, COUNT> P;
   float b[CHUNK][N], c[CHUNK][N];
   // Of the chunk's frames: delta after softplus and the slope of that, u, the gradient of y before the gate, and the
   // gradient of y times the slope of the gate.
   float delta[CHUNK][P::CHANNELS], slope[CHUNK][P::CHANNELS], u[CHUNK][P::CHANNELS], grad_y[CHUNK][P::CHANNELS], grad_gate[CHUNK][P::CHANNELS];
-  float before[CHUNK][P::STATES][THREADS]; // the state before each frame
-  float grad_b[THREADS / WARP][CHUNK][N], grad_c[THREADS / WARP][CHUNK][N];
+  float starts[CHUNK / STEP][COUNT][P::STATES][THREADS]; // the state before each step
+  float grads[2][THREADS / WARP][CHUNK][N]; // of B and of C, by one warp's channels
 };
 
-// Everything of a frame and a channel that does not need the state, for the chunk from `begin` on.
-__device__ __forceinline__ void prepare(const Backward &x, const Place<NARROW> &place, int begin, int rows, BackwardShared &shared) {
-  typedef Place<NARROW> P;
+// Everything of a frame and a channel that does not need the state, for the chunk from `begin` on. Frames behind the last
+// one are 0: they leave a state, and its gradient, as it is.
+template <int COUNT>
+__device__ __forceinline__ void prepare(const Backward &x, const Place<NARROW, COUNT> &place, int begin, int rows, BackwardShared<COUNT> &shared) {
+  typedef Place<NARROW, COUNT> P;
   const long long first_row = place.sequence * x.frames + begin;
-  for (int i = threadIdx.x; i < rows * N; i += THREADS) {
-    shared.b[i / N][i % N] = widen(x.b[first_row * N + i]);
-    shared.c[i / N][i % N] = widen(x.c[first_row * N + i]);
+  for (int i = threadIdx.x; i < CHUNK * N; i += THREADS) {
+    const bool there = i / N < rows;
+    shared.b[i / N][i % N] = there ? widen(x.b[first_row * N + i]) : 0.0f;
+    shared.c[i / N][i % N] = there ? widen(x.c[first_row * N + i]) : 0.0f;
   }
-  for (int i = threadIdx.x; i < rows * P::CHANNELS; i += THREADS) {
-    const int row = i / P::CHANNELS, column = i % P::CHANNELS, channel = place.first + column;
-    float delta = 0.0f, slope = 1.0f, u = 0.0f, grad_y = 0.0f, grad_gate = 0.0f;
-    if (channel < x.channels) {
-      const long long at = (first_row + row) * x.channels + channel;
-      u = widen(x.u[at]);
-      delta = widen(x.delta[at]) + (x.delta_bias ? x.delta_bias[channel] : 0.0f);
+  static_assert(THREADS % P::CHANNELS == 0, "a thread prepares one channel");
+  constexpr int APART = THREADS / P::CHANNELS, GROUP = APART < CHUNK ? smaller(4, CHUNK / APART) : 1;
+  const int column = threadIdx.x % P::CHANNELS, channel = min(place.first + column, x.channels - 1);
+  const bool present = place.first + column < x.channels;
+  const float bias = x.delta_bias ? x.delta_bias[channel] : 0.0f;
+#pragma unroll 1
+  for (int first = threadIdx.x / P::CHANNELS; first < CHUNK; first += GROUP * APART) {
+    float of_u[GROUP], of_delta[GROUP], of_z[GROUP], of_grad_y[GROUP];
+#pragma unroll
+    for (int i = 0; i < GROUP; ++i) { // as in `Frames`
+      const long long at = (first_row + min(first + i * APART, rows - 1)) * x.channels + channel;
+      of_u[i] = widen(x.u[at]);
+      of_delta[i] = widen(x.delta[at]);
+      of_grad_y[i] = widen(x.grad_y[at]);
+      of_z[i] = x.z ? widen(x.z[at]) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < GROUP; ++i) {
+      const int row = first + i * APART;
+      const bool there = present && row < rows;
+      float delta = of_delta[i] + bias, slope = 1.0f, grad_y = of_grad_y[i], grad_gate = 0.0f;
       if (x.delta_softplus) {
         slope = sigmoid(delta);
         delta = softplus(delta);
       }
-      grad_y = widen(x.grad_y[at]);
       if (x.z) {
-        const float z = widen(x.z[at]), gate = sigmoid(z);
+        const float z = of_z[i], gate = sigmoid(z);
         grad_gate = grad_y * (gate * fused(z, 1.0f - gate, 1.0f));
         grad_y *= z * gate;
       }
+      shared.delta[row][column] = there ? delta : 0.0f;
+      shared.slope[row][column] = slope;
+      shared.u[row][column] = there ? of_u[i] : 0.0f;
+      shared.grad_y[row][column] = there ? grad_y : 0.0f;
+      shared.grad_gate[row][column] = grad_gate;
     }
-    shared.delta[row][column] = delta;
-    shared.slope[row][column] = slope;
-    shared.u[row][column] = u;
-    shared.grad_y[row][column] = grad_y;
-    shared.grad_gate[row][column] = grad_gate;
   }
 }
 
-__device__ __forceinline__ void backward(const Backward &x, BackwardShared &shared) {
-  typedef Place<NARROW> P;
-  constexpr int K = P::STATES, VALUES = power_of_two(2 * K);
-  typedef SumChannels<VALUES, P::LANES> Sum;
+template <int COUNT>
+__device__ __forceinline__ void backward(const Backward &x, BackwardShared<COUNT> &shared) {
+  typedef Place<NARROW, COUNT> P;
+  constexpr int K = P::STATES, HALF = power_of_two(K);
   const P place(x.channels);
   const int chunks = (x.frames + CHUNK - 1) / CHUNK;
-  const int column = threadIdx.x / P::LANES, warp = threadIdx.x / WARP;
-  const int first_sum = Sum::first_sum(threadIdx.x);
-  const bool writes = Sum::writes(threadIdx.x);
-  float a[K], carry[K], grad_a[K]; // carry: the gradient of the state after a frame, as later frames give it
+  // Sums over the warp's channels, of one frame: HALF for B, then HALF for C.
+  typedef SumThreads<2 * HALF, P::LANES, WARP / 2> OverChannels;
+  const int first_sum = OverChannels::first_sum(threadIdx.x), state = place.state + first_sum % HALF;
+  const bool writes_sums = OverChannels::writes(threadIdx.x);
+  float *const sums_to = &shared.grads[first_sum / HALF][threadIdx.x / WARP][0][0] + state;
+  // Sums over a channel's lanes, of as many frames as it has lanes: each lane ends with those of a frame, and of a channel.
+  constexpr int ROWS = smaller(STEP, P::LANES / COUNT);
+  typedef SumThreads<ROWS * COUNT, 1, P::LANES / 2> OverLanes;
+  static_assert(OverLanes::SUMS == 1, "a lane writes one frame of one channel");
+  const int first_own = OverLanes::first_sum(threadIdx.x), own_row = first_own / COUNT;
+  const int own_column = place.column + first_own % COUNT, own_channel = place.first + own_column;
+  const bool writes_own = OverLanes::writes(threadIdx.x) && own_channel < x.channels;
+  const float skip = x.d && writes_own ? x.d[own_channel] : 0.0f;
+  float a[COUNT][K], carry[COUNT][K], grad_a[COUNT][K]; // carry: the gradient of the state after a frame, as later frames give it
 #pragma unroll
-  for (int k = 0; k < K; ++k) {
-    a[k] = place.has(k) ? x.a[place.at(0, x.channels, k)] * LOG2_E : 0.0f;
-    carry[k] = place.has(k) && x.grad_last_state ? x.grad_last_state[place.at(place.sequence, x.channels, k)] : 0.0f;
-    grad_a[k] = 0.0f;
+  for (int j = 0; j < COUNT; ++j) {
+    place.read(a[j], x.a, 0, j);
+    place.read(carry[j], x.grad_last_state, place.sequence, j);
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      a[j][k] *= LOG2_E;
+      grad_a[j][k] = 0.0f;
+    }
   }
-  const float skip = x.d && place.present ? x.d[place.channel] : 0.0f;
-  float grad_d = 0.0f, grad_bias = 0.0f;
+  float grad_d = 0.0f, grad_bias = 0.0f; // of the channel and the frames whose sums this lane gets
 
   for (int chunk = chunks - 1; chunk >= 0; --chunk) {
     const int begin = chunk * CHUNK, rows = min(CHUNK, x.frames - begin);
     const long long first_row = place.sequence * x.frames + begin; // of (S, L, ..)
+    float h[COUNT][K];
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) place.read(h[j], x.kept, place.sequence * chunks + chunk, j);
     // Nobody still reads what is written here: the chunk behind ended with a barrier, after which only its sums were read, and
     // they are written after the next one.
-    prepare(x, place, begin, rows, shared);
+    prepare<COUNT>(x, place, begin, rows, shared);
     __syncthreads();
 
-    // The states again.
-    float h[K];
+    auto advance = [&](int row) {
 #pragma unroll
-    for (int k = 0; k < K; ++k) h[k] = place.has(k) ? x.kept[place.at(place.sequence * chunks + chunk, x.channels, k)] : 0.0f;
-    for (int row = 0; row < rows; ++row) {
-      const float delta = shared.delta[row][column], delta_u = delta * shared.u[row][column];
+      for (int j = 0; j < COUNT; ++j) {
+        const float delta = shared.delta[row][place.column + j], delta_u = delta * shared.u[row][place.column + j];
 #pragma unroll
-      for (int k = 0; k < K; ++k) {
-        shared.before[row][k][threadIdx.x] = h[k];
-        h[k] = fused(exp2_approx(delta * a[k]), h[k], delta_u * place.of_state(shared.b[row], k));
+        for (int k = 0; k < K; ++k) h[j][k] = fused(exp2_approx(delta * a[j][k]), h[j][k], delta_u * place.of_state(shared.b[row], k));
+      }
+    };
+    // The state before each step. No other thread reads these, so nobody waits.
+    const int steps = (rows + STEP - 1) / STEP;
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+#pragma unroll
+      for (int j = 0; j < COUNT; ++j)
+#pragma unroll
+        for (int k = 0; k < K; ++k) shared.starts[step][j][k][threadIdx.x] = h[j][k];
+      if (step + 1 < steps) {
+#pragma unroll
+        for (int r = 0; r < STEP; ++r) advance(step * STEP + r);
       }
     }
 
-    // From the last frame to the first. No other thread reads `before`, so nobody waits.
-    for (int row = rows - 1; row >= 0; --row) {
-      const float delta = shared.delta[row][column], u = shared.u[row][column], grad_y = shared.grad_y[row][column];
-      const float delta_u = delta * u;
-      float through_a = 0.0f, through_b = 0.0f, y = 0.0f;
-      float values[VALUES]; // the channel's part of the gradients of B, then of C
+#pragma unroll 1
+    for (int step = steps - 1; step >= 0; --step) {
+      float before[STEP][COUNT][K];
 #pragma unroll
-      for (int i = 0; i < VALUES; ++i) values[i] = 0.0f;
+      for (int j = 0; j < COUNT; ++j)
 #pragma unroll
-      for (int k = 0; k < K; ++k) {
-        const float b = place.of_state(shared.b[row], k), c = place.of_state(shared.c[row], k);
-        const float decay = exp2_approx(delta * a[k]), before = shared.before[row][k][threadIdx.x];
-        const float after = fused(decay, before, delta_u * b);
-        const float g = fused(grad_y, c, carry[k]);
-        carry[k] = g * decay;
-        const float along = carry[k] * before;
-        through_a = fused(along, a[k], through_a);
-        through_b = fused(g, b, through_b);
-        y = fused(after, c, y);
-        grad_a[k] = fused(along, delta, grad_a[k]);
-        values[k] = g * delta_u;
-        values[K + k] = grad_y * after;
+        for (int k = 0; k < K; ++k) h[j][k] = shared.starts[step][j][k][threadIdx.x];
+#pragma unroll
+      for (int r = 0; r < STEP; ++r) {
+#pragma unroll
+        for (int j = 0; j < COUNT; ++j)
+#pragma unroll
+          for (int k = 0; k < K; ++k) before[r][j][k] = h[j][k];
+        advance(step * STEP + r);
       }
-      float sums[Sum::SUMS];
-      Sum::run(values, threadIdx.x, sums);
-      if (writes) {
+      // From the last frame to the first; h is the state after the frame.
+      float through_a[ROWS * COUNT], through_b[ROWS * COUNT], y[ROWS * COUNT];
 #pragma unroll
-        for (int i = 0; i < Sum::SUMS; ++i) {
-          const int value = first_sum + i, n = place.state + (value < K ? value : value - K);
-          if (value < 2 * K && n < N) (value < K ? shared.grad_b : shared.grad_c)[warp][row][n] = sums[i];
+      for (int r = STEP - 1; r >= 0; --r) {
+        const int row = step * STEP + r;
+        float values[2 * HALF]; // the channels' part of the gradients of B, then of C
+#pragma unroll
+        for (int i = 0; i < 2 * HALF; ++i) values[i] = 0.0f;
+#pragma unroll
+        for (int j = 0; j < COUNT; ++j) {
+          const float delta = shared.delta[row][place.column + j], grad_y = shared.grad_y[row][place.column + j];
+          const float delta_u = delta * shared.u[row][place.column + j];
+          const int own = r % ROWS * COUNT + j;
+          through_a[own] = through_b[own] = y[own] = 0.0f;
+#pragma unroll
+          for (int k = 0; k < K; ++k) {
+            const float b = place.of_state(shared.b[row], k), c = place.of_state(shared.c[row], k);
+            const float g = fused(grad_y, c, carry[j][k]);
+            carry[j][k] = g * exp2_approx(delta * a[j][k]);
+            const float along = carry[j][k] * before[r][j][k];
+            through_a[own] = fused(along, a[j][k], through_a[own]);
+            through_b[own] = fused(g, b, through_b[own]);
+            y[own] = fused(h[j][k], c, y[own]);
+            grad_a[j][k] = fused(along, delta, grad_a[j][k]);
+            values[k] = fused(g, delta_u, values[k]);
+            values[HALF + k] = fused(grad_y, h[j][k], values[HALF + k]);
+            h[j][k] = before[r][j][k];
+          }
         }
-      }
-      through_a = sum_lanes<P::LANES>(through_a);
-      through_b = sum_lanes<P::LANES>(through_b);
-      if (x.grad_z) y = sum_lanes<P::LANES>(y);
-      const float grad_delta = fused(u, through_b, through_a * LN_2) * shared.slope[row][column];
-      grad_d = fused(grad_y, u, grad_d);
-      grad_bias += grad_delta;
-      if (place.present && place.lane == 0) {
-        const long long at = (first_row + row) * x.channels + place.channel;
-        x.grad_u[at] = narrow(fused(delta, through_b, x.d ? skip * grad_y : 0.0f));
-        x.grad_delta[at] = narrow(grad_delta);
-        if (x.grad_z) x.grad_z[at] = narrow(shared.grad_gate[row][column] * (x.d ? fused(skip, u, y) : y));
+        float sums[OverChannels::SUMS];
+        OverChannels::run(values, threadIdx.x, sums);
+        if (writes_sums) {
+#pragma unroll
+          for (int i = 0; i < OverChannels::SUMS; ++i) { // from HALF on: those of C, behind all of B
+            constexpr int TO_C = (THREADS / WARP) * CHUNK * N;
+            if (state + i % HALF < N && first_sum % HALF + i % HALF < K) sums_to[i / HALF * TO_C + row * N + i % HALF] = sums[i];
+          }
+        }
+        if (r % ROWS == 0) {
+          float own_a[1], own_b[1], own_y[1] = {0.0f};
+          OverLanes::run(through_a, threadIdx.x, own_a);
+          OverLanes::run(through_b, threadIdx.x, own_b);
+          if (x.grad_z) OverLanes::run(y, threadIdx.x, own_y);
+          const int of = row + own_row;
+          if (writes_own && of < rows) {
+            const float delta = shared.delta[of][own_column], u = shared.u[of][own_column], grad_y = shared.grad_y[of][own_column];
+            const float grad_delta = fused(u, own_b[0], own_a[0] * LN_2) * shared.slope[of][own_column];
+            const long long at = (first_row + of) * x.channels + own_channel;
+            x.grad_u[at] = narrow(fused(delta, own_b[0], skip * grad_y));
+            x.grad_delta[at] = narrow(grad_delta);
+            if (x.grad_z) x.grad_z[at] = narrow(shared.grad_gate[of][own_column] * fused(skip, u, own_y[0]));
+            grad_d = fused(grad_y, u, grad_d);
+            grad_bias += grad_delta;
+          }
+        }
       }
     }
     __syncthreads(); // every warp's sums are there
@@ -457,25 +555,25 @@ __device__ __forceinline__ void backward(const Backward &x, BackwardShared &shar
       float grad_b = 0.0f, grad_c = 0.0f;
 #pragma unroll
       for (int w = 0; w < THREADS / WARP; ++w) {
-        grad_b += shared.grad_b[w][i / N][i % N];
-        grad_c += shared.grad_c[w][i / N][i % N];
+        grad_b += shared.grads[0][w][i / N][i % N];
+        grad_c += shared.grads[1][w][i / N][i % N];
       }
       x.sums_b[sums_at + i] = grad_b;
       x.sums_c[sums_at + i] = grad_c;
     }
   }
 #pragma unroll
-  for (int k = 0; k < K; ++k) {
-    if (place.has(k)) {
-      const long long at = place.at(place.sequence, x.channels, k);
-      x.sums_a[at] = grad_a[k];
-      if (x.grad_initial_state) x.grad_initial_state[at] = carry[k];
+  for (int j = 0; j < COUNT; ++j) {
+    place.write(x.sums_a, grad_a[j], place.sequence, j);
+    if (x.grad_initial_state) place.write(x.grad_initial_state, carry[j], place.sequence, j);
+    // A channel's frames are spread over its lanes.
+    const bool own = first_own % COUNT == j;
+    const float of_d = sum_lanes<P::LANES>(own ? grad_d : 0.0f), of_bias = sum_lanes<P::LANES>(own ? grad_bias : 0.0f);
+    if (place.present(j) && place.lane == 0) {
+      const long long at = place.sequence * x.channels + place.channel(j);
+      if (x.sums_d) x.sums_d[at] = of_d;
+      if (x.sums_delta_bias) x.sums_delta_bias[at] = of_bias;
     }
-  }
-  if (place.present && place.lane == 0) {
-    const long long at = place.sequence * x.channels + place.channel;
-    if (x.sums_d) x.sums_d[at] = grad_d;
-    if (x.sums_delta_bias) x.sums_delta_bias[at] = grad_bias;
   }
 }
 
@@ -519,8 +617,13 @@ __device__ __forceinline__ void sum_many(const Sum &x, SumShared &shared) {
 }
 
 // --------------------------------------------------------------------------------------------------------------- kernels
-// Five blocks on a multiprocessor are room for 96 registers. Without the number the compiler spills for some N, to fit more.
+// Five blocks on a multiprocessor are room for 96 registers, four for 128. Without the number the compiler spills for some
+// N, to fit more.
+constexpr int BACKWARD_BLOCKS = Place<NARROW>::FOURS ? 4 : 3;
 extern "C" {
+// What this was compiled for, for whoever has nothing but the image: the stand-in for a driver in scan/tests.
+[[maybe_unused]] __constant__ const int scan_program[2] = {SCAN_STATES, SCAN_ELEMENT};
+
 __global__ void __launch_bounds__(THREADS, 5) scan_forward_wide(const Forward x) {
   __shared__ ForwardShared shared;
   forward<WIDE>(x, shared);
@@ -529,9 +632,13 @@ __global__ void __launch_bounds__(THREADS, 5) scan_forward_narrow(const Forward 
   __shared__ ForwardShared shared;
   forward<NARROW>(x, shared);
 }
-__global__ void __launch_bounds__(THREADS) scan_backward(const Backward x) {
-  __shared__ BackwardShared shared;
-  backward(x, shared);
+__global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) scan_backward_wide(const Backward x) {
+  __shared__ BackwardShared<PAIR> shared;
+  backward<PAIR>(x, shared);
+}
+__global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) scan_backward_narrow(const Backward x) {
+  __shared__ BackwardShared<1> shared;
+  backward<1>(x, shared);
 }
 __global__ void __launch_bounds__(THREADS) scan_sum_few(const Sum x) { sum_few(x); }
 __global__ void __launch_bounds__(THREADS) scan_sum_many(const Sum x) {

@@ -7,6 +7,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -17,7 +18,9 @@
 #define SCAN_EMULATED
 #define __device__
 #define __global__
+#define __constant__
 #define __forceinline__ inline
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 // In one section, which is filled before each block.
 #define __shared__ static __attribute__((section("scan_shared")))
@@ -30,6 +33,10 @@ struct Index {
   unsigned x;
 };
 thread_local Index threadIdx, blockIdx;
+
+struct __align__(16) float4 {
+  float x, y, z, w;
+};
 
 struct Barrier {
   unsigned size = 0, arrived = 0;
@@ -163,12 +170,31 @@ void run(const void *argument) {
 const std::map<std::string, void (*)(const void *)> KERNELS = {
     {"scan_forward_wide", run<const Forward, scan_forward_wide>},
     {"scan_forward_narrow", run<const Forward, scan_forward_narrow>},
-    {"scan_backward", run<const Backward, scan_backward>},
+    {"scan_backward_wide", run<const Backward, scan_backward_wide>},
+    {"scan_backward_narrow", run<const Backward, scan_backward_narrow>},
     {"scan_sum_few", run<const Sum, scan_sum_few>},
     {"scan_sum_many", run<const Sum, scan_sum_many>},
 };
 
+struct Layout {
+  unsigned bytes, pointers;
+};
+const Layout FORWARD = {sizeof(Forward), offsetof(Forward, frames) / 8}, BACKWARD = {sizeof(Backward), offsetof(Backward, sequences) / 8};
+const Layout SUM = {sizeof(Sum), offsetof(Sum, rows) / 8};
+const std::map<std::string, Layout> LAYOUTS = {
+    {"scan_forward_wide", FORWARD}, {"scan_forward_narrow", FORWARD}, {"scan_backward_wide", BACKWARD}, {"scan_backward_narrow", BACKWARD},
+    {"scan_sum_few", SUM},          {"scan_sum_many", SUM},
+};
+
 } // namespace
+
+// Of a kernel's argument: its bytes, and how many addresses it starts with. 0 when the kernel is known.
+extern "C" int layout(const char *kernel, unsigned *bytes, unsigned *pointers) {
+  const auto found = LAYOUTS.find(kernel);
+  if (found == LAYOUTS.end()) return 1;
+  *bytes = found->second.bytes, *pointers = found->second.pointers;
+  return 0;
+}
 
 extern "C" float __start_scan_shared[], __stop_scan_shared[];
 

@@ -4,8 +4,6 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::path::Path;
-use std::process::Command;
 use std::sync::Mutex;
 
 use half::{bf16, f16};
@@ -16,36 +14,18 @@ use scan::cuda::{
 use scan::{Dims, Error};
 
 use crate::case::{Case, Parts, Random, Results, relative_error};
+use crate::stand_in;
 
 type Emulate = unsafe extern "C" fn(*const c_char, u32, u32, *const c_void, u64) -> c_int;
 
-/// Emulators that were built in this run: a library each.
+/// Emulators that were loaded in this run: a library each.
 static EMULATORS: Mutex<Option<HashMap<Program, Emulate>>> = Mutex::new(None);
 
-fn emulator(built: &mut HashMap<Program, Emulate>, program: Program) -> Emulate {
-    *built.entry(program).or_insert_with(|| {
-        let library = format!("{}/emulator-{}-{:?}.so", env!("CARGO_TARGET_TMPDIR"), program.states(), program.element());
-        let status = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
-            .args([
-                "-std=c++17",
-                "-O2",
-                "-U_FORTIFY_SOURCE",
-                "-Wall",
-                "-Wno-unknown-pragmas",
-                "-Werror",
-                "-shared",
-                "-fPIC",
-                "-o",
-                &library,
-            ])
-            .args(program.definitions())
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/emulator.cpp"))
-            .status()
-            .expect("a C++ compiler: install g++");
-        assert!(status.success(), "the kernels are no C++ for {program:?}");
-        // SAFETY: just built; its one function is declared as `Emulate`, and it is never unloaded.
+fn emulator(loaded: &mut HashMap<Program, Emulate>, program: Program) -> Emulate {
+    *loaded.entry(program).or_insert_with(|| {
+        // SAFETY: just built; its function is declared as `Emulate`, and it is never unloaded.
         unsafe {
-            let library = libloading::Library::new(&library).expect("the library that was just built");
+            let library = libloading::Library::new(stand_in::emulator(program)).expect("the library that was just built");
             let emulate = *library.get::<Emulate>(b"emulate\0").expect("its function");
             std::mem::forget(library);
             emulate
@@ -134,8 +114,13 @@ fn write<T>(values: &mut [T]) -> Address {
     if values.is_empty() { 0 } else { values.as_mut_ptr() as Address }
 }
 
-/// Forward and backward, in buffers full of NaN; the case's values are narrowed to `T`.
+/// Forward and backward, in buffers full of NaN; the case's values are narrowed to `T`. The forward pass keeps states for the
+/// backward pass in every second run.
 fn run<T: Value>(case: &Case<f32>, multiprocessors: usize, seed: u64) -> Results<f32> {
+    run_with::<T>(case, multiprocessors, seed, seed % 2 == 1)
+}
+
+fn run_with<T: Value>(case: &Case<f32>, multiprocessors: usize, seed: u64, keeps: bool) -> Results<f32> {
     let Dims { sequences: s, frames: l, channels, states } = case.dims;
     let emulator = Emulator::new(T::TYPE, states, multiprocessors, seed);
     let narrow = |values: &[f32]| values.iter().map(|&value| T::from_f32(value)).collect::<Vec<T>>();
@@ -160,11 +145,13 @@ fn run<T: Value>(case: &Case<f32>, multiprocessors: usize, seed: u64) -> Results
     let nan = |values: usize| vec![f32::NAN; values];
     let (mut last_state, mut initial_state, mut a) = (nan(s * channels * states), nan(s * channels * states), nan(channels * states));
     let (mut d, mut delta_bias) = (nan(channels), nan(channels));
-    let mut workspace = nan(cuda::workspace_bytes(case.dims).expect("a size") / 4);
+    let mut kept = nan(if keeps { cuda::kept_bytes(case.dims).expect("a size") / 4 } else { 0 });
+    let kept = write(&mut kept);
+    let mut workspace = nan(cuda::workspace_bytes(case.dims, kept != 0).expect("a size") / 4);
     // SAFETY: every address is of a vector of the right length, which nothing else touches meanwhile.
     unsafe {
-        cuda::forward(&emulator, case.dims, &inputs, &OutputAddresses { y: write(&mut y), last_state: write(&mut last_state) })
-            .expect("forward");
+        let outputs = OutputAddresses { y: write(&mut y), last_state: write(&mut last_state), kept };
+        cuda::forward(&emulator, case.dims, &inputs, &outputs).expect("forward");
         let from = OutputGradAddresses { y: read(&grad_y), last_state: read_optional(case.grad_last_state.as_ref()) };
         let to = InputGradAddresses {
             u: write(&mut grad_u),
@@ -177,11 +164,13 @@ fn run<T: Value>(case: &Case<f32>, multiprocessors: usize, seed: u64) -> Results
             delta_bias: if case.delta_bias.is_some() { write(&mut delta_bias) } else { 0 },
             initial_state: write(&mut initial_state),
         };
-        cuda::backward(&emulator, case.dims, &inputs, &from, &to, write(&mut workspace)).expect("backward");
+        cuda::backward(&emulator, case.dims, &inputs, &from, &to, kept, write(&mut workspace)).expect("backward");
     }
-    let expected = if multiprocessors == WIDE { Kernel::ForwardWide } else { Kernel::ForwardNarrow };
+    let (forward, backward) =
+        if multiprocessors == WIDE { (Kernel::ForwardWide, Kernel::BackwardWide) } else { (Kernel::ForwardNarrow, Kernel::BackwardNarrow) };
     let launched = emulator.launched.take();
-    assert!(s * channels == 0 || launched[..2] == [expected, expected], "{launched:?}");
+    let expected = if kept != 0 { vec![forward, backward] } else { vec![forward, forward, backward] };
+    assert!(s * channels == 0 || launched.starts_with(&expected), "{launched:?}");
     let wide = |values: Vec<T>| values.into_iter().map(Value::to_f32).collect::<Vec<f32>>();
     Results {
         y: wide(y),
@@ -227,7 +216,7 @@ fn any_number_of_states() {
 
 #[test]
 fn shapes_at_the_edges() {
-    // Blocks have 32 or 128 channels, tiles 32 frames, chunks 8.
+    // Blocks have 32, 64 or 128 channels, tiles 32 frames, chunks 16, steps 4.
     for (sequences, frames, channels) in [
         (0, 3, 2),
         (3, 0, 2),
@@ -237,6 +226,9 @@ fn shapes_at_the_edges() {
         (5, 1, 33),
         (1, 7, 32),
         (1, 8, 129),
+        (2, 15, 65),
+        (1, 16, 64),
+        (1, 17, 63),
         (2, 31, 3),
         (1, 33, 31),
         (1, 243, 5),
@@ -311,12 +303,54 @@ fn steps_in_place_are_the_batch() {
             initial_state: write(&mut state),
             delta_softplus: true,
         };
-        let outputs = OutputAddresses { y: write(&mut y), last_state: write(&mut state) };
+        let outputs = OutputAddresses { y: write(&mut y), last_state: write(&mut state), kept: 0 };
         // SAFETY: every address is of a vector of the right length.
         unsafe { cuda::forward(&emulator, Dims { frames: 1, ..dims }, &inputs, &outputs) }.expect("a step");
         assert_eq!(y, frame(&whole.y, 21), "frame {t}");
     }
     assert_eq!(state, whole.last_state);
+}
+
+#[test]
+fn states_that_were_kept_are_those_that_are_made_again() {
+    for (states, frames) in [(16, 37), (5, 16), (64, 9)] {
+        let case = Case::random(dims(2, frames, 70, states), Parts::ALL, 12).narrow();
+        for multiprocessors in [WIDE, NARROW] {
+            let [kept, again] = [true, false].map(|keeps| run_with::<f32>(&case, multiprocessors, 3, keeps));
+            assert_eq!(kept, again, "N = {states}");
+        }
+    }
+}
+
+#[test]
+fn tensors_may_start_anywhere() {
+    // States are fetched four at a time where they lie so that they can be.
+    let case = Case::random(dims(2, 5, 40, 16), Parts::ALL, 13).narrow();
+    let shifted = |values: &[f32]| [&[f32::NAN], values].concat();
+    let (a, initial_state) = (shifted(&case.a), shifted(case.initial_state.as_ref().expect("all parts")));
+    for multiprocessors in [WIDE, NARROW] {
+        let expected = run::<f32>(&case, multiprocessors, 1);
+        let emulator = Emulator::new(ElementType::F32, 16, multiprocessors, 2);
+        let (mut y, mut last_state) = (vec![f32::NAN; case.u.len()], vec![f32::NAN; initial_state.len()]);
+        let inputs = InputAddresses {
+            u: read(&case.u),
+            delta: read(&case.delta),
+            a: read(&a[1..]),
+            b: read(&case.b),
+            c: read(&case.c),
+            d: read_optional(case.d.as_ref()),
+            z: read_optional(case.z.as_ref()),
+            delta_bias: read_optional(case.delta_bias.as_ref()),
+            initial_state: read(&initial_state[1..]),
+            delta_softplus: true,
+        };
+        assert!(!inputs.a.is_multiple_of(16) || !inputs.initial_state.is_multiple_of(16));
+        let outputs = OutputAddresses { y: write(&mut y), last_state: write(&mut last_state[1..]), kept: 0 };
+        // SAFETY: every address is of a vector of the right length.
+        unsafe { cuda::forward(&emulator, case.dims, &inputs, &outputs) }.expect("forward");
+        assert_eq!((&y[..], &last_state[1..]), (&expected.y[..], &expected.last_state[..]));
+        assert!(last_state[0].is_nan(), "nothing before the first value is written");
+    }
 }
 
 #[test]
@@ -391,6 +425,7 @@ fn what_cannot_run_is_refused_in_words() {
         InputGradAddresses { u: 8, delta: 8, a: 8, b: 8, c: 8, d: 8, ..Default::default() },
     );
     // SAFETY: refused before anything is launched.
-    let error = unsafe { cuda::backward(&emulator, dims(1, 1, 1, 16), &inputs, &OutputGradAddresses { y: 8, last_state: 0 }, &grads, 8) };
+    let error =
+        unsafe { cuda::backward(&emulator, dims(1, 1, 1, 16), &inputs, &OutputGradAddresses { y: 8, last_state: 0 }, &grads, 0, 8) };
     assert_eq!(error, Err(Error::GradientOfAbsent { name: "D" }));
 }

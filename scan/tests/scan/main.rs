@@ -2,9 +2,12 @@
 
 mod case;
 mod cuda;
+mod driver;
 mod forms;
 mod golden;
 mod limits;
 mod nvrtc;
+mod on_device;
 mod oracle;
 mod refusals;
+mod stand_in;

@@ -46,7 +46,7 @@ struct ScanInputs {
   int delta_softplus;
 };
 struct ScanOutputs {
-  void *y, *last_state;
+  void *y, *last_state, *kept; // kept: on CUDA alone, states for the backward pass
 };
 struct ScanOutputGrads {
   const void *y, *last_state;
@@ -58,12 +58,13 @@ struct ScanInputGrads {
 int poselift_scan_forward(int f64, const ScanDims *, const ScanInputs *, const ScanOutputs *, char *message, size_t capacity);
 int poselift_scan_backward(int f64, const ScanDims *, const ScanInputs *, const ScanOutputGrads *, const ScanInputGrads *,
                            char *message, size_t capacity);
-// The same on the device of the current context, on a stream of it. element: 0 f32, 1 f16, 2 bf16, of u, delta, B, C, z, y; the rest is f32.
-int poselift_scan_cuda_forward(int element, const ScanDims *, const ScanInputs *, const ScanOutputs *, void *stream, char *message,
+// The same on a device of CUDA, on a stream of it. element: 0 f32, 1 f16, 2 bf16, of u, delta, B, C, z, y; the rest is f32.
+int poselift_scan_cuda_forward(int element, const ScanDims *, const ScanInputs *, const ScanOutputs *, int device, void *stream, char *message,
                                size_t capacity);
-int poselift_scan_cuda_workspace(const ScanDims *, size_t *bytes, char *message, size_t capacity);
+// Bytes of the states that a forward pass may keep for the backward pass, and of what that works in with them and without.
+int poselift_scan_cuda_sizes(const ScanDims *, size_t *kept, size_t *workspace_with_kept, size_t *workspace, char *message, size_t capacity);
 int poselift_scan_cuda_backward(int element, const ScanDims *, const ScanInputs *, const ScanOutputGrads *, const ScanInputGrads *,
-                                void *workspace, void *stream, char *message, size_t capacity);
+                                const void *kept, void *workspace, int device, void *stream, char *message, size_t capacity);
 }
 
 namespace {
@@ -97,24 +98,44 @@ int cuda_element(const Tensor &u) { return u.scalar_type() == at::kFloat ? 0 : u
 // The stream that libtorch's own operations run on; asked of the device's guard, because CUDA's headers are not needed for that.
 void *current_stream(const Tensor &t) { return c10::impl::VirtualGuardImpl(t.device().type()).getStream(t.device()).native_handle(); }
 
+struct CudaSizes {
+  size_t kept = 0, workspace_with_kept = 0, workspace = 0;
+  explicit CudaSizes(const ScanDims &dims) {
+    char message[512] = {0};
+    require(poselift_scan_cuda_sizes(&dims, &kept, &workspace_with_kept, &workspace, message, sizeof message), message);
+  }
+};
+
+Tensor bytes_like(const Tensor &t, size_t bytes) { return at::empty({int64_t(bytes)}, t.options().dtype(at::kByte)); }
+
 struct SelectiveScan : public Function<SelectiveScan> {
+  // `differentiated`: whether there will be a backward pass.
   static variable_list forward(AutogradContext *ctx, const Tensor &u, const Tensor &delta, const Tensor &a, const Tensor &b, const Tensor &c,
                                const OptionalTensor &d, const OptionalTensor &z, const OptionalTensor &delta_bias,
-                               const OptionalTensor &initial_state, bool delta_softplus) {
+                               const OptionalTensor &initial_state, bool delta_softplus, bool differentiated) {
     variable_list x = {u.contiguous(), delta.contiguous(), a.contiguous(), b.contiguous(), c.contiguous(),
                        contiguous(d), contiguous(z), contiguous(delta_bias), contiguous(initial_state)};
     ScanDims dims = dims_of(u, a);
     Tensor y = at::empty_like(x[U]);
     Tensor last_state = at::empty({u.size(0), u.size(2), a.size(1)}, a.options());
     ScanInputs inputs = inputs_of(x, delta_softplus);
-    ScanOutputs outputs = {write(y), write(last_state)};
+    Tensor kept; // undefined: the backward pass makes the states again
     char message[512] = {0};
     if (u.is_cuda()) {
-      c10::DeviceGuard guard(u.device()); // its context is current from here on
-      require(poselift_scan_cuda_forward(cuda_element(u), &dims, &inputs, &outputs, current_stream(u), message, sizeof message), message);
+      c10::DeviceGuard guard(u.device());
+      if (differentiated) {
+        // Where states are few, as much memory as u saves the backward pass a forward one; where they are many it is not worth it.
+        CudaSizes sizes(dims);
+        if (sizes.kept <= 2 * sizeof(float) * size_t(u.numel())) kept = bytes_like(u, sizes.kept);
+      }
+      ScanOutputs outputs = {write(y), write(last_state), write(kept)};
+      require(poselift_scan_cuda_forward(cuda_element(u), &dims, &inputs, &outputs, u.device().index(), current_stream(u), message, sizeof message),
+              message);
     } else {
+      ScanOutputs outputs = {write(y), write(last_state), nullptr};
       require(poselift_scan_forward(u.scalar_type() == at::kDouble, &dims, &inputs, &outputs, message, sizeof message), message);
     }
+    x.push_back(kept);
     ctx->save_for_backward(x);
     ctx->saved_data["delta_softplus"] = delta_softplus;
     ctx->set_materialize_grads(false);
@@ -128,7 +149,7 @@ struct SelectiveScan : public Function<SelectiveScan> {
     ScanInputs inputs = inputs_of(x, ctx->saved_data["delta_softplus"].toBool());
     Tensor grad_y = output_grads[0].defined() ? output_grads[0].contiguous() : at::zeros_like(x[U]);
     Tensor grad_last = output_grads[1].defined() ? output_grads[1].contiguous() : Tensor();
-    variable_list grads(INPUTS + 1); // one more: delta_softplus is an argument and has none
+    variable_list grads(INPUTS + 2); // two more: delta_softplus and `differentiated` are arguments and have none
     for (int i = 0; i < INPUTS; ++i)
       if (x[i].defined()) grads[i] = at::empty_like(x[i]);
     ScanOutputGrads from = {read(grad_y), read(grad_last)};
@@ -137,12 +158,12 @@ struct SelectiveScan : public Function<SelectiveScan> {
     char message[512] = {0};
     if (x[U].is_cuda()) {
       c10::DeviceGuard guard(x[U].device());
-      size_t bytes = 0;
-      require(poselift_scan_cuda_workspace(&dims, &bytes, message, sizeof message), message);
+      CudaSizes sizes(dims);
+      const Tensor &kept = x[INPUTS];
       // Of libtorch's allocator, which gives it to nobody else before this stream's work on it is done.
-      Tensor workspace = at::empty({int64_t(bytes)}, x[U].options().dtype(at::kByte));
-      require(poselift_scan_cuda_backward(cuda_element(x[U]), &dims, &inputs, &from, &to, write(workspace), current_stream(x[U]), message,
-                                          sizeof message),
+      Tensor workspace = bytes_like(x[U], kept.defined() ? sizes.workspace_with_kept : sizes.workspace);
+      require(poselift_scan_cuda_backward(cuda_element(x[U]), &dims, &inputs, &from, &to, read(kept), write(workspace), x[U].device().index(),
+                                          current_stream(x[U]), message, sizeof message),
               message);
     } else {
       require(poselift_scan_backward(x[U].scalar_type() == at::kDouble, &dims, &inputs, &from, &to, message, sizeof message), message);
@@ -207,8 +228,10 @@ extern "C" int poselift_torch_selective_scan(Tensor **in, int delta_softplus, Te
     check_shape("delta_bias", x[DELTA_BIAS], {d}, x[U]);
     check_shape("initial_state", x[INITIAL_STATE], {s, d, n}, x[U]);
     auto optional = [&](Input i) { return x[i].defined() ? OptionalTensor(x[i]) : std::nullopt; };
+    bool differentiated = false;
+    for (const Tensor &t : x) differentiated = differentiated || (t.defined() && t.requires_grad());
     variable_list result = SelectiveScan::apply(x[U], x[DELTA], x[A], x[B], x[C], optional(D), optional(Z), optional(DELTA_BIAS),
-                                                optional(INITIAL_STATE), delta_softplus != 0);
+                                                optional(INITIAL_STATE), delta_softplus != 0, differentiated && at::GradMode::is_enabled());
     out[0] = new Tensor(result[0]);
     out[1] = new Tensor(result[1]);
     return 0;

@@ -98,16 +98,22 @@ fn main() -> ExitCode {
     match load_cuda_backend() {
         Ok(true) if Cuda::is_available() => {}
         Ok(_) => {
-            println!("no CUDA device, or a libtorch without CUDA");
+            println!("FAIL: no CUDA device, or a libtorch without CUDA");
             return ExitCode::FAILURE;
         }
         Err(error) => {
-            println!("{error}");
+            println!("FAIL: {error}");
             return ExitCode::FAILURE;
         }
     }
     tch::manual_seed(7);
     let (gpu, mut good) = (Device::Cuda(0), true);
+    // The first thing that libtorch's thread for gradients ever does: it has no context of CUDA's then.
+    let first = on(&random([1, 1, 1, 4]), gpu, Kind::Float);
+    scan(&first).0.backward();
+    let there = first.iter().all(|leaf| leaf.grad().defined());
+    good &= there;
+    println!("gradients out of a thread that never called CUDA: {}", if there { "ok" } else { "MISSING" });
     const NAMES: [&str; 11] = ["y", "last_state", "u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"];
     for shape in [[1, 1, 3, 1], [3, 27, 40, 16], [17, 243, 256, 16], [5, 100, 33, 64]] {
         let leaves = random(shape);
@@ -139,5 +145,6 @@ fn main() -> ExitCode {
             "S = {sequences}: forward {forward:.3} ms, forward and backward {both:.3} ms; by libtorch's operations, forward {steps:.1} ms"
         );
     }
+    println!("{}", if good { "PASS: outputs and gradients are right in every type" } else { "FAIL: see above" });
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -39,6 +39,7 @@ struct RawInputs {
 struct RawOutputs {
     y: *mut c_void,
     last_state: *mut c_void,
+    kept: *mut c_void,
 }
 
 /// `struct ScanOutputGrads` in cpp/shim.cpp.
@@ -295,29 +296,40 @@ unsafe extern "C" fn poselift_scan_cuda_forward(
     dims: *const RawDims,
     inputs: *const RawInputs,
     outputs: *const RawOutputs,
+    device: c_int,
     stream: *mut c_void,
     message: *mut c_char,
     capacity: usize,
 ) -> c_int {
-    // SAFETY: the shim passes live structs, a buffer of `capacity` bytes, contiguous tensors of these shapes on the device whose context is
-    // current, and that device's current stream.
+    // SAFETY: the shim passes live structs, a buffer of `capacity` bytes, contiguous tensors of these shapes on that device, and its current
+    // stream.
     unsafe {
         let (dims, inputs, outputs) = ((*dims).dims(), &*inputs, &*outputs);
         report(message, capacity, || {
-            let stream = Stream::current(Program::new(element(element_type), dims.states)?, stream)?;
-            let outputs = OutputAddresses { y: outputs.y as Address, last_state: outputs.last_state as Address };
+            let stream = Stream::of_device(Program::new(element(element_type), dims.states)?, device, stream)?;
+            let outputs =
+                OutputAddresses { y: outputs.y as Address, last_state: outputs.last_state as Address, kept: outputs.kept as Address };
             cuda::forward(&stream, dims, &inputs.addresses(), &outputs)
         })
     }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn poselift_scan_cuda_workspace(dims: *const RawDims, bytes: *mut usize, message: *mut c_char, capacity: usize) -> c_int {
-    // SAFETY: the shim passes live structs, room for a number, and a buffer of `capacity` bytes.
+unsafe extern "C" fn poselift_scan_cuda_sizes(
+    dims: *const RawDims,
+    kept: *mut usize,
+    workspace_with_kept: *mut usize,
+    workspace: *mut usize,
+    message: *mut c_char,
+    capacity: usize,
+) -> c_int {
+    // SAFETY: the shim passes live structs, room for three numbers, and a buffer of `capacity` bytes.
     unsafe {
         let dims = (*dims).dims();
         report(message, capacity, || {
-            *bytes = cuda::workspace_bytes(dims)?;
+            *kept = cuda::kept_bytes(dims)?;
+            *workspace_with_kept = cuda::workspace_bytes(dims, true)?;
+            *workspace = cuda::workspace_bytes(dims, false)?;
             Ok(())
         })
     }
@@ -330,17 +342,19 @@ unsafe extern "C" fn poselift_scan_cuda_backward(
     inputs: *const RawInputs,
     from: *const RawOutputGrads,
     to: *const RawInputGrads,
+    kept: *const c_void,
     workspace: *mut c_void,
+    device: c_int,
     stream: *mut c_void,
     message: *mut c_char,
     capacity: usize,
 ) -> c_int {
-    // SAFETY: as in `poselift_scan_cuda_forward`; every gradient is a fresh tensor shaped as its input, and the workspace has the bytes
-    // that were asked for.
+    // SAFETY: as in `poselift_scan_cuda_forward`; every gradient is a fresh tensor shaped as its input, `kept` is null or what the
+    // forward pass left there, and the workspace has the bytes that go with that.
     unsafe {
         let (dims, inputs, from, to) = ((*dims).dims(), &*inputs, &*from, &*to);
         report(message, capacity, || {
-            let stream = Stream::current(Program::new(element(element_type), dims.states)?, stream)?;
+            let stream = Stream::of_device(Program::new(element(element_type), dims.states)?, device, stream)?;
             let from = OutputGradAddresses { y: from.y as Address, last_state: from.last_state as Address };
             let to = InputGradAddresses {
                 u: to.u as Address,
@@ -353,7 +367,7 @@ unsafe extern "C" fn poselift_scan_cuda_backward(
                 delta_bias: to.delta_bias as Address,
                 initial_state: to.initial_state as Address,
             };
-            cuda::backward(&stream, dims, &inputs.addresses(), &from, &to, workspace as Address)
+            cuda::backward(&stream, dims, &inputs.addresses(), &from, &to, kept as Address, workspace as Address)
         })
     }
 }

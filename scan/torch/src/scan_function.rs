@@ -31,11 +31,15 @@ pub struct ScanTensors<'a> {
 
 /// The selective scan with gradients: `y` (S, L, D) and the state after the last frame (S, D, N).
 ///
-/// f32 runs on the vector kernels, f64 on the scalar oracle; bf16 and f16 are widened to f32 and `y` is then f32. The first
-/// derivative of every input is there, no second one. Work is spread over libtorch's own threads.
+/// On the CPU, f32 runs on the vector kernels and f64 on the scalar oracle; bf16 and f16 are widened to f32 and `y` is then f32. Work is
+/// spread over libtorch's own threads. On CUDA, activations (u, delta, B, C, z) are read as they are where all are f32, all bf16 or all f16,
+/// and `y` is of that type; parameters, states and the arithmetic are f32. Work goes to libtorch's current stream; once a shape has run,
+/// it may be captured into a CUDA graph.
+///
+/// The first derivative of every input is there, no second one.
 ///
 /// # Errors
-/// A shape, type or device that does not fit, with its name; tensors that are not on the CPU.
+/// A shape, type or device that does not fit, with its name; on CUDA also f64, more than 128 states, a driver or NVRTC that is missing.
 pub fn selective_scan(inputs: &ScanTensors<'_>) -> Result<(Tensor, Tensor), Error> {
     let ScanTensors { u, delta, a, b, c, d, z, delta_bias, initial_state, delta_softplus } = *inputs;
     // The order of `enum Input` in cpp/shim.cpp.

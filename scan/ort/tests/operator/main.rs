@@ -3,7 +3,11 @@
 #[allow(dead_code, reason = "shared with scan's own tests, which use more of it")]
 #[path = "../../../tests/scan/case.rs"]
 mod case;
+mod cuda;
 mod onnx;
+#[allow(dead_code, reason = "shared with scan's own tests, which use more of it")]
+#[path = "../../../tests/scan/stand_in.rs"]
+mod stand_in;
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -39,10 +43,14 @@ fn domain() -> OperatorDomain {
 }
 
 fn session(bytes: &[u8], threads: usize) -> ort::Result<Session> {
+    session_with(bytes, threads, domain())
+}
+
+fn session_with(bytes: &[u8], threads: usize, operators: OperatorDomain) -> ort::Result<Session> {
     let mut builder = Session::builder(environment())?
         .with_log_level(LogLevel::Fatal)? // the refusals below are meant to happen
         .with_intra_threads(threads)?
-        .with_operators(domain())?;
+        .with_operators(operators)?;
     poselift_scan_ort::commit_with_operators(|| builder.commit_from_memory(bytes))
 }
 
