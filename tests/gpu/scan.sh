@@ -8,4 +8,4 @@ need "$carry/gpu_scan"
 need_gpu
 find_nvrtc "$carry"
 mkdir -p "$out"
-POSELIFT_CACHE=$(mktemp -d) "$carry/gpu_scan" ${GPU_SCAN_ARGUMENTS:-} | tee "$out/scan.txt"
+POSELIFT_CACHE=$(mktemp -d) "$carry/gpu_scan" ${GPU_SCAN_ARGUMENTS:-} | tee "$out/scan.txt" || exit 1 # it says why

@@ -9,4 +9,4 @@ need_gpu
 need_torch
 find_nvrtc "$carry"
 mkdir -p "$out"
-POSELIFT_CACHE=$(mktemp -d) "$carry/gpu_autograd" | tee "$out/torch_scan.txt"
+POSELIFT_CACHE=$(mktemp -d) "$carry/gpu_autograd" | tee "$out/torch_scan.txt" || exit 1 # it says why

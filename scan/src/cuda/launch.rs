@@ -224,7 +224,8 @@ pub unsafe fn backward(
     // SAFETY: as the caller promises; the parts of the workspace do not overlap.
     unsafe {
         let kept = if kept == 0 {
-            let outputs = OutputAddresses { kept: place(layout.kept), ..OutputAddresses::default() };
+            let kept = if layout.kept < layout.end { place(layout.kept) } else { 0 }; // no frames, no states
+            let outputs = OutputAddresses { kept, ..OutputAddresses::default() };
             run_forward(launcher, dims, inputs, outputs)?;
             outputs.kept
         } else {

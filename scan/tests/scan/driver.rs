@@ -267,7 +267,13 @@ mod inside {
                 check(&device, dims(sequences, frames, channels, 16), of);
             }
         }
-        for (dims, number) in [(dims(1, 1000, 3, 16), 63), (dims(2, 21, 7, 1), 3), (dims(2, 40, 5, 5), 21), (dims(1, 27, 17, 64), 63)] {
+        for (dims, number) in [
+            (dims(1, 1000, 3, 16), 63),
+            (dims(2, 21, 7, 1), 3),
+            (dims(2, 40, 5, 5), 21),
+            (dims(1, 27, 17, 64), 63),
+            (dims(4, 0, 8, 16), 63),
+        ] {
             for keeps in [false, true] {
                 let stream = default_stream(F32, dims.states).expect("a stream");
                 check_on(&device, dims, Parts::numbered(number), F32, stream, keeps);
