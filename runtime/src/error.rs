@@ -112,6 +112,14 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+    /// A way to run models that was asked for and does not go with the rest; nothing leaves it out by itself.
+    #[error("{asked} was asked for, but {reason}")]
+    Setting {
+        /// What was asked for.
+        asked: &'static str,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// An input whose shape does not fit the model.
     #[error("the model's input has the shape {expected}, but {found} was given")]
     Shape {

@@ -24,7 +24,7 @@ mod together;
 pub mod trial;
 
 pub use clip::LiftedClip;
-pub use engine::{AnyEngine, Backend, Device, Engine, EngineOptions, Port, StepEngine};
+pub use engine::{AnyEngine, Backend, Binding, Device, Engine, EngineOptions, Port, StepEngine, StepState};
 pub use error::Error;
 pub use lifter::{Assumptions, LONGEST_PAUSE_S, LiftOptions, Lifter};
 pub use onnxruntime::{LIBRARY_VARIABLE, environment, init_onnxruntime, loaded_library};

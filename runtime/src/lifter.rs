@@ -15,7 +15,7 @@ use pose::{
     world::{self, Scale},
 };
 
-use crate::{AnyEngine, EngineOptions, Error, LiftedClip, StepEngine};
+use crate::{AnyEngine, EngineOptions, Error, LiftedClip, StepEngine, StepState};
 
 /// A pause in the clip longer than this starts anew: no motion is made up across it, and no window looks over it.
 pub const LONGEST_PAUSE_S: f64 = 1.0;
@@ -520,12 +520,12 @@ fn end_person(causal: &mut CausalSteps, people: &mut [Person]) {
 /// Sequences (T, 17, C) of one length, frame by frame from empty states.
 fn step_through(engine: &StepEngine, inputs: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, Error> {
     let size = JOINTS * engine.channels();
-    let mut states = vec![vec![0.0; engine.state_len()]; inputs.len()];
+    let mut states = vec![StepState::default(); inputs.len()];
     let mut outputs = vec![Vec::new(); inputs.len()];
     for t in 0..inputs.first().map_or(0, Vec::len) / size {
         let frame: Vec<f32> = inputs.iter().flat_map(|input| &input[t * size..][..size]).copied().collect();
-        let mut states: Vec<&mut [f32]> = states.iter_mut().map(Vec::as_mut_slice).collect();
-        let poses = engine.step(&frame, &mut states)?;
+        let mut states: Vec<&mut StepState> = states.iter_mut().collect();
+        let poses = engine.advance(&frame, &mut states)?;
         outputs.iter_mut().zip(poses.chunks_exact(POSE_VALUES)).for_each(|(output, pose)| output.extend_from_slice(pose));
     }
     Ok(outputs)

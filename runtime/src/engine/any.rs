@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pose::metadata::ModelMetadata;
 
-use super::{Backend, Device, Engine, EngineOptions, Port, StepEngine, graph};
+use super::{Backend, Binding, Device, Engine, EngineOptions, Port, StepEngine, graph};
 use crate::Error;
 
 /// A lifter of windows or sequences, or one step of a live lifter: whichever the file holds.
@@ -56,6 +56,14 @@ impl AnyEngine {
         match self {
             Self::Whole(engine) => engine.device(),
             Self::Step(engine) => engine.device(),
+        }
+    }
+
+    /// On where tensors are bound to memory that the engine keeps, else off.
+    pub fn binding(&self) -> Binding {
+        match self {
+            Self::Whole(engine) => engine.binding(),
+            Self::Step(engine) => engine.binding(),
         }
     }
 

@@ -49,7 +49,7 @@ pub(super) struct View<'a> {
 }
 
 /// What is done with all outputs of a run, in the order of the graph, while they are alive.
-pub(super) type Take<'a> = &'a mut dyn FnMut(&[View<'_>]) -> Result<(), Error>;
+pub(super) type Take<'a> = &'a mut (dyn FnMut(&[View<'_>]) -> Result<(), Error> + Send);
 
 /// An open graph. Failures of a library are told by [`Error::Run`] and are not ends: the next run may succeed.
 pub(super) trait Graph: fmt::Debug + Send + Sync {
@@ -66,6 +66,11 @@ pub(super) trait Graph: fmt::Debug + Send + Sync {
     /// How many streams to run at once where `batch` are due, at least as many.
     fn padded_batch(&self, batch: usize) -> usize {
         batch
+    }
+
+    /// The graph in ONNX Runtime, if it is one there.
+    fn as_ort(&self) -> Option<&OrtGraph> {
+        None
     }
 
     /// Runs on all inputs, in the order of the graph; `take` gets the outputs.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pose::{JOINTS, metadata::ModelMetadata};
 
 use super::{
-    Backend, Device, EngineOptions, Port,
+    Backend, Binding, Device, EngineOptions, Port,
     graph::{self, Graph, View, list},
 };
 use crate::Error;
@@ -22,6 +22,7 @@ pub struct Engine {
     path: PathBuf,
     backend: Backend,
     device: Device,
+    binding: Binding,
     graph: Box<dyn Graph>,
     input: Port,
     output: Port,
@@ -51,6 +52,7 @@ impl Engine {
             path: path.to_owned(),
             backend: options.backend,
             device: options.device,
+            binding: options.binding,
             batch: input.shape[0],
             frames: input.shape[1],
             channels: input.shape[3].unwrap_or_default(), // checked by lifter_ports: 2 or 3
@@ -69,12 +71,22 @@ impl Engine {
     /// # Errors
     /// A shape that the model does not take, numbers that are not finite, a failure of the engine.
     pub fn run(&self, input: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, Error> {
+        let mut poses = Vec::new();
+        self.run_into(input, shape, &mut poses)?;
+        Ok(poses)
+    }
+
+    /// [`run`](Self::run) into a vector that may be used again and again: its content is replaced, or left as it is where the run fails.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_into(&self, input: &[f32], shape: [usize; 4], poses: &mut Vec<f32>) -> Result<(), Error> {
         self.check_input(input, shape)?;
         let expected = [shape[0], shape[1], JOINTS, 3];
-        let mut poses = Vec::new();
         self.graph.run(&[View { shape: &shape, values: input }], &mut |outputs| match outputs {
             [output] if output.shape == expected => {
-                poses = output.values.to_vec();
+                poses.clear();
+                poses.extend_from_slice(output.values);
                 Ok(())
             }
             _ => Err(Error::NotALifter {
@@ -82,8 +94,7 @@ impl Engine {
                 expected: format!("an output of shape {expected:?} for an input of shape {shape:?}"),
                 found: outputs.iter().map(|output| format!("{:?}", output.shape)).collect::<Vec<_>>().join("; "),
             }),
-        })?;
-        Ok(poses)
+        })
     }
 
     /// The file.
@@ -99,6 +110,11 @@ impl Engine {
     /// Where it runs.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// On where inputs and outputs are bound to memory that the engine keeps, else off.
+    pub fn binding(&self) -> Binding {
+        self.binding
     }
 
     /// What the file says about itself; `None` for files that this project did not write.

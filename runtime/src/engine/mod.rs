@@ -4,10 +4,15 @@
 //! [`Backend`]: ONNX Runtime or tract.
 
 mod any;
+mod bound;
 mod graph;
+mod kept;
 mod lifter;
 mod options;
 mod ort;
+mod resident;
+mod slots;
+mod state;
 mod step;
 #[cfg(feature = "tract")]
 mod tract;
@@ -15,5 +20,6 @@ mod tract;
 pub use any::AnyEngine;
 pub use graph::Port;
 pub use lifter::Engine;
-pub use options::{Backend, Device, EngineOptions};
+pub use options::{Backend, Binding, Device, EngineOptions};
+pub use state::StepState;
 pub use step::StepEngine;

@@ -120,6 +120,43 @@ impl FromStr for Device {
     }
 }
 
+/// Whether a graph's inputs, outputs and the states of streams are bound to memory that the engine keeps on its device (what ONNX Runtime
+/// calls I/O binding).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Binding {
+    /// On a GPU, where states would else travel to the host and back with every frame. Not on a processor, where nothing travels.
+    #[default]
+    Auto,
+    /// Not: each call brings its tensors.
+    Off,
+    /// On a processor too, where it gains nothing.
+    On,
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+            Self::On => "on",
+        })
+    }
+}
+
+impl FromStr for Binding {
+    type Err = String;
+
+    /// `auto`, `on` or `off`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            "on" => Ok(Self::On),
+            _ => Err(format!("expected auto, on or off, found \"{text}\"")),
+        }
+    }
+}
+
 /// How to open a model.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -132,24 +169,64 @@ pub struct EngineOptions {
     /// Whether the selective scan runs as our operator (fast) or as the function of standard ONNX operators that the file
     /// carries (slow: for checking a file, or the operator). tract knows no functions.
     pub custom_op: bool,
+    /// Whether tensors are bound to memory that the engine keeps. An open engine has it on or off.
+    pub binding: Binding,
+    /// Whether a graph's run is captured as a CUDA graph, one for each shape of its inputs, and replayed as one piece of work: saves what
+    /// starting its many kernels costs. Needs a CUDA device, [`binding`](Self::binding) and our operator; the first call of each shape
+    /// takes several times as long.
+    pub cuda_graph: bool,
     /// The ONNX Runtime library; `None` searches as [`init_onnxruntime`](crate::init_onnxruntime) says.
     pub onnxruntime: Option<PathBuf>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { backend: Backend::Ort, device: Device::Cpu, threads: 0, custom_op: true, onnxruntime: None }
+        Self {
+            backend: Backend::Ort,
+            device: Device::Cpu,
+            threads: 0,
+            custom_op: true,
+            binding: Binding::Auto,
+            cuda_graph: false,
+            onnxruntime: None,
+        }
     }
 }
 
 impl EngineOptions {
-    /// With a device that is not [`Device::Auto`].
+    /// With a device that is not [`Device::Auto`], a binding that is not [`Binding::Auto`], and nothing that contradicts them.
     pub(super) fn settled(&self) -> Result<Self, Error> {
         let device = match self.backend {
             Backend::Tract if self.device == Device::Auto => Device::Cpu, // it has no other
             _ => self.device.settled(self.onnxruntime.as_deref())?,
         };
-        Ok(Self { device, ..self.clone() })
+        let binding = match self.binding {
+            Binding::Auto if device.is_gpu() => Binding::On,
+            Binding::Auto => Binding::Off,
+            Binding::On if self.backend == Backend::Tract => {
+                let reason = "the engine tract keeps its own: leave it out, or choose the engine ort".into();
+                return Err(Error::Setting { asked: "binding", reason });
+            }
+            other => other,
+        };
+        let settled = Self { device, binding, ..self.clone() };
+        if self.cuda_graph { settled.can_capture().map(|()| settled) } else { Ok(settled) }
+    }
+
+    /// Whether CUDA graphs can be captured at all; whether of a certain model, only opening it tells.
+    fn can_capture(&self) -> Result<(), Error> {
+        let reason = if self.backend == Backend::Tract || self.device == Device::Cpu {
+            "the model runs on the processor: choose the device cuda".to_owned()
+        } else if let Device::TensorRt { .. } = self.device {
+            "TensorRT compiles graphs of its own: choose the device cuda, or leave it out".to_owned()
+        } else if self.binding != Binding::On {
+            "a captured graph reads and writes the same places each time, so tensors must be bound: leave binding on".to_owned()
+        } else if !self.custom_op {
+            "the scan as a function of standard operators is a loop, which a CUDA graph cannot hold: leave our operator on".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::Setting { asked: "a CUDA graph", reason })
     }
 
     /// The number of threads to ask for: ONNX Runtime's own default would also pin them to processors.

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -11,8 +11,10 @@ use pose::{JOINTS, metadata::ModelMetadata};
 use rayon::{ThreadPool, ThreadPoolBuilder, iter::ParallelIterator, slice::ParallelSliceMut};
 
 use super::{
-    Backend, Device, EngineOptions, Port,
+    Backend, Binding, Device, EngineOptions, Port, StepState,
     graph::{self, Graph, View, list},
+    ort,
+    resident::{Layout, Resident, Row},
 };
 use crate::Error;
 
@@ -32,15 +34,18 @@ const MOST_NUMBERS: usize = 1 << 28;
 /// zero before a stream's first frame; whose it is only the caller knows, so that streams may join and leave between calls.
 ///
 /// ```no_run
-/// use runtime::{EngineOptions, StepEngine};
+/// use runtime::{EngineOptions, StepEngine, StepState};
 ///
 /// let engine = StepEngine::open("live-xs.step.onnx", &EngineOptions::default())?;
-/// let (mut anna, mut ben) = (vec![0.0; engine.state_len()], vec![0.0; engine.state_len()]);
+/// let (mut anna, mut ben) = (StepState::default(), StepState::default());
 /// let keypoints = vec![0.0; 2 * 17 * engine.channels()]; // Anna's frame, then Ben's
-/// let poses = engine.step(&keypoints, &mut [&mut anna, &mut ben])?;
+/// let poses = engine.advance(&keypoints, &mut [&mut anna, &mut ben])?;
 /// assert_eq!(poses.len(), 2 * 17 * 3);
 /// # Ok::<(), runtime::Error>(())
 /// ```
+///
+/// On a GPU states stay in its memory ([`Binding`]); on a processor they are the caller's. [`step`](Self::step) is for those who hold them in
+/// slices of their own.
 ///
 /// A step is too little work to be shared out among threads, so each call runs on one: an engine may be shared between threads, and
 /// as many calls as it has [`lanes`](Self::lanes) run side by side.
@@ -61,6 +66,8 @@ pub struct StepEngine {
     given_back: Condvar,
     /// A thread for each lane, where there are several.
     pool: Option<ThreadPool>,
+    /// States that stay on the device, where tensors are bound.
+    resident: Option<Arc<Resident>>,
 }
 
 /// Lanes that were opened so far: a lane opens when all others are busy for the first time.
@@ -132,18 +139,24 @@ impl StepEngine {
     /// # Errors
     /// As [`Engine::open`](super::Engine::open); any graph whose states do not come out as they go in.
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self, Error> {
-        let path = path.as_ref();
+        Self::open_settled(path.as_ref(), &options.settled()?)
+    }
+
+    fn open_settled(path: &Path, options: &EngineOptions) -> Result<Self, Error> {
         // before the file is read: one that is replaced meanwhile is told too
         let stamp = stamp(path);
-        let options = &options.settled()?;
-        let of_a_lane = EngineOptions { threads: 1, ..options.clone() };
+        let of_a_lane = EngineOptions { threads: 1, binding: Binding::Off, ..options.clone() };
         let graph = graph::open(path, &of_a_lane)?;
         let ports = step_ports(graph.inputs(), graph.outputs()).map_err(|(expected, found)| Error::NotAStep {
             path: path.to_owned(),
             expected,
             found,
         })?;
-        let lanes = if options.device.is_gpu() { 1 } else { options.thread_count().min(MOST_LANES) };
+        let resident = match (options.binding, graph.as_ort()) {
+            (Binding::On, Some(graph)) => Some(resident(path, options, graph, &ports)?),
+            _ => None,
+        };
+        let lanes = if options.device.is_gpu() || resident.is_some() { 1 } else { options.thread_count().min(MOST_LANES) };
         let no_threads = |error: rayon::ThreadPoolBuildError| Error::Run { path: path.to_owned(), reason: error.to_string() };
         let pool = ThreadPoolBuilder::new().num_threads(lanes).thread_name(|number| format!("lane {number}"));
         let engine = Self {
@@ -158,11 +171,17 @@ impl StepEngine {
             open: Mutex::default(),
             given_back: Condvar::new(),
             pool: if lanes > 1 { Some(pool.build().map_err(no_threads)?) } else { None },
+            resident,
         };
         engine.check_metadata()?;
         let lane = engine.made_ready(graph)?;
         *engine.open_lanes() = OpenLanes { idle: vec![lane], count: 1, most: lanes };
         Ok(engine)
+    }
+
+    /// On where streams' states stay in memory that the engine keeps on its device, else off.
+    pub fn binding(&self) -> Binding {
+        if self.resident.is_some() { Binding::On } else { Binding::Off }
     }
 
     /// Calls of [`step`](Self::step) that run side by side; more wait.
@@ -276,15 +295,44 @@ impl StepEngine {
         self.ports.batch.unwrap_or_else(|| (MOST_NUMBERS / self.ports.state_len.max(1)).max(1))
     }
 
-    /// One frame of B streams, 1 to [`max_batch`](Self::max_batch): `input` is (B, 17, C) row-major in the model's normalised
-    /// units, `states` one slice of [`state_len`](Self::state_len) numbers per stream, updated in place; the result is
+    /// One frame of B streams, 1 to [`max_batch`](Self::max_batch): `input` is (B, 17, C) row-major in the model's normalised units; the
+    /// result is (B, 17, 3). Streams do not touch each other: what comes out for one does not depend on who else is in the batch, save for
+    /// the last bits. A state may come from another engine for the same model, at the cost of the way.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, numbers in `input` that are not finite, a failure of the engine. No state has changed then (but if a GPU
+    /// fails while states are written there, those begin anew).
+    pub fn advance(&self, input: &[f32], states: &mut [&mut StepState]) -> Result<Vec<f32>, Error> {
+        self.check_input(input, states.len())?;
+        match &self.resident {
+            Some(resident) => resident.advance(input, states),
+            None => {
+                let numbers = states.iter_mut().map(|state| state.on_host(self.ports.state_len));
+                let mut numbers = numbers.collect::<Result<Vec<_>, Error>>()?;
+                let mut slices: Vec<&mut [f32]> = numbers.iter_mut().map(|numbers| numbers.as_mut_slice()).collect();
+                self.step(input, &mut slices)
+            }
+        }
+    }
+
+    /// The [`state_len`](Self::state_len) numbers of a state, to be kept somewhere else; `StepState::from` makes a state of them again.
+    ///
+    /// # Errors
+    /// A failure of the device that they lie on.
+    pub fn read_state(&self, state: &StepState) -> Result<Vec<f32>, Error> {
+        state.read(self.ports.state_len)
+    }
+
+    /// [`advance`](Self::advance) with states that the caller holds, wherever the engine runs: `input` is (B, 17, C) row-major in the model's
+    /// normalised units, `states` one slice of [`state_len`](Self::state_len) numbers per stream, updated in place; the result is
     /// (B, 17, 3). Streams do not touch each other: what comes out for one does not depend on who else is in the batch, save
     /// for the last bits.
     ///
     /// # Errors
     /// Shapes that do not fit, numbers in `input` that are not finite, a failure of the engine. No state has changed then.
     pub fn step(&self, input: &[f32], states: &mut [&mut [f32]]) -> Result<Vec<f32>, Error> {
-        self.check_step(input, states)?;
+        self.check_input(input, states.len())?;
+        self.check_states(states)?;
         let batch = states.len();
         let mut busy = Busy { engine: self, lane: None };
         let Lane { graph, gathered } = busy.lane.insert(self.take_lane());
@@ -347,8 +395,8 @@ impl StepEngine {
         }
     }
 
-    fn check_step(&self, input: &[f32], states: &[&mut [f32]]) -> Result<(), Error> {
-        let batch = states.len();
+    /// `input` has a frame for each of so many streams, and every number is finite.
+    fn check_input(&self, input: &[f32], batch: usize) -> Result<(), Error> {
         let mismatch = |expected: String, found: String| Err(Error::Shape { expected, found });
         if batch == 0 || batch > self.max_batch() {
             return mismatch(
@@ -363,15 +411,22 @@ impl StepEngine {
                 format!("{} numbers", input.len()),
             );
         }
-        if let Some(state) = states.iter().find(|state| state.len() != self.ports.state_len) {
-            return mismatch(format!("{} numbers of state for each stream", self.ports.state_len), format!("{} numbers", state.len()));
-        }
         match input.iter().position(|value| !value.is_finite()) {
             None => Ok(()),
             Some(at) => {
                 let joint = at / self.ports.channels;
                 Err(Error::NotFinite { value: input[at], item: joint / JOINTS, frame: 0, joint: joint % JOINTS })
             }
+        }
+    }
+
+    fn check_states(&self, states: &[&mut [f32]]) -> Result<(), Error> {
+        match states.iter().find(|state| state.len() != self.ports.state_len) {
+            None => Ok(()),
+            Some(state) => Err(Error::Shape {
+                expected: format!("{} numbers of state for each stream", self.ports.state_len),
+                found: format!("{} numbers", state.len()),
+            }),
         }
     }
 
@@ -402,6 +457,27 @@ impl StepEngine {
             false => unusable(format!("it says {} numbers per joint, but the graph takes {}", metadata.dim_in, self.ports.channels)),
         }
     }
+}
+
+/// States on the device of this graph, which moves them on.
+fn resident(path: &Path, options: &EngineOptions, graph: &ort::OrtGraph, ports: &StepPorts) -> Result<Arc<Resident>, Error> {
+    let keypoints = (0..graph.inputs().len()).find(|&input| ports.states.iter().all(|state| state.input != input)).unwrap_or_default();
+    let row = |state: &StatePort| Row {
+        input: graph.inputs()[state.input].name.clone(),
+        output: graph.outputs()[state.output].name.clone(),
+        shape: state.shape.clone(),
+        range: state.range.clone(),
+    };
+    let layout = Layout {
+        keypoints: graph.inputs()[keypoints].name.clone(),
+        poses: graph.outputs()[ports.poses_output].name.clone(),
+        channels: ports.channels,
+        batch: ports.batch,
+        rows: ports.states.iter().map(row).collect(),
+    };
+    let lens: Vec<usize> = ports.states.iter().map(|state| state.range.len()).collect();
+    let around = ort::around_a_step(path, &EngineOptions { threads: 1, ..options.clone() }, &lens)?;
+    Resident::new(path, options.device, layout, graph.runner(), options.cuda_graph, around)
 }
 
 /// By which a file that was replaced is told.
@@ -485,4 +561,58 @@ fn step_ports(inputs: &[Port], outputs: &[Port]) -> Result<StepPorts, (String, S
         return refuse("the poses f32 (B, 1, 17, 3)", poses.to_string());
     }
     Ok(StepPorts { batch, channels, poses_output, states, state_len })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIVE_XS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/live-xs.step.onnx");
+    const NUMBERS: usize = JOINTS * 3;
+
+    fn frame(t: usize) -> Vec<f32> {
+        (0..NUMBERS).map(|i| 0.4 * ((i + 31 * t) as f32 * 0.7).sin()).collect()
+    }
+
+    /// All that CUDA graphs need of us but the graphs: the thread that they belong to, their numbers, buffers that are made anew, and
+    /// graphs that are released.
+    #[test]
+    fn the_road_of_cuda_graphs_says_the_same_on_a_processor() {
+        let options = |cuda_graph, binding| EngineOptions { threads: 1, cuda_graph, binding, ..EngineOptions::default() };
+        let captured = StepEngine::open_settled(Path::new(LIVE_XS), &options(true, Binding::On)).expect("it opens");
+        let plain = StepEngine::open(LIVE_XS, &options(false, Binding::Off)).expect("it opens");
+        let (mut a, mut b) = (vec![StepState::default(); 12], vec![StepState::default(); 12]);
+        for (t, streams) in [1, 2, 1, 3, 8, 2, 12, 1, 12].into_iter().enumerate() {
+            let input: Vec<f32> = (0..streams).flat_map(|stream| frame(t + 100 * stream)).collect();
+            let poses = captured.advance(&input, &mut a[..streams].iter_mut().collect::<Vec<_>>()).expect("poses");
+            assert_eq!(poses, plain.advance(&input, &mut b[..streams].iter_mut().collect::<Vec<_>>()).expect("poses"), "call {t}");
+        }
+        // States that the caller holds go the other way, uncaptured.
+        let (mut c, mut d) = (captured.read_state(&a[0]).expect("numbers"), plain.read_state(&b[0]).expect("numbers"));
+        assert_eq!(captured.step(&frame(9), &mut [&mut c]).expect("poses"), plain.step(&frame(9), &mut [&mut d]).expect("poses"));
+        assert_eq!(c, d);
+    }
+
+    #[test]
+    fn slots_go_back_and_are_taken_again() {
+        let options = EngineOptions { threads: 1, binding: Binding::On, ..EngineOptions::default() };
+        let engine = StepEngine::open(LIVE_XS, &options).expect("it opens");
+        let resident = engine.resident.as_ref().expect("states are kept");
+        let mut stays = StepState::default();
+        for t in 0..60 {
+            let mut passes_by = vec![StepState::default(); t % 5];
+            let mut states: Vec<&mut StepState> = passes_by.iter_mut().chain([&mut stays]).collect();
+            let input: Vec<f32> = (0..states.len()).flat_map(|stream| frame(t + stream)).collect();
+            engine.advance(&input, &mut states).expect("poses");
+            let snapshot = stays.clone();
+            assert_eq!(resident.slots_in_use(), 1 + t % 5);
+            engine.advance(&frame(t), &mut [&mut stays]).expect("poses");
+            assert_eq!(resident.slots_in_use(), 2 + t % 5);
+            drop(snapshot);
+        }
+        assert_eq!(resident.slots_in_use(), 1);
+        assert!(resident.slots_ever() <= 8, "{}", resident.slots_ever());
+        stays.clear();
+        assert_eq!(resident.slots_in_use(), 0);
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     steps::Steps,
     windows::Windows,
 };
-use crate::Error;
+use crate::{Error, StepState};
 
 /// Times beyond this are refused: they are no seconds, but milliseconds or worse.
 pub const MAX_TIME_S: f64 = 1e11;
@@ -218,7 +218,7 @@ impl StreamCore {
         }
         let through = match model.way {
             Way::Window { frames } => Through::Windows(Box::new(Windows::new(&model, frames, image, &options)?)),
-            Way::Step { look_ahead, state_len } => Through::Steps(Box::new(Steps::new(&model, look_ahead, state_len, image, &options)?)),
+            Way::Step { look_ahead, .. } => Through::Steps(Box::new(Steps::new(&model, look_ahead, image, &options)?)),
         };
         Ok(Self {
             model,
@@ -320,12 +320,12 @@ impl StreamCore {
         }
     }
 
-    /// What a live model remembers of the stream, to be stepped in place between [`start_run`](Self::start_run) and
-    /// [`finish_run`](Self::finish_run); empty of a model of windows.
-    pub fn state_mut(&mut self) -> &mut [f32] {
+    /// What a live model remembers of the stream, to be moved on between [`start_run`](Self::start_run) and
+    /// [`finish_run`](Self::finish_run); `None` of a model of windows.
+    pub fn state_mut(&mut self) -> Option<&mut StepState> {
         match &mut self.through {
-            Through::Windows(_) => &mut [],
-            Through::Steps(steps) => steps.state_mut(),
+            Through::Windows(_) => None,
+            Through::Steps(steps) => Some(steps.state_mut()),
         }
     }
 

@@ -40,7 +40,7 @@ pub use self::core::{
     DEFAULT_LOOK_AHEAD, MAX_HOLD_S, MAX_TIME_S, MAX_WINDOWS_WAITING, StreamCore, StreamModel, StreamOptions, StreamPose, StreamStats, Way,
 };
 pub use self::settings::{OneEuroSettings, StreamSettings};
-use crate::{AnyEngine, Error, Lifter, StepEngine, lifter::POSE_VALUES};
+use crate::{AnyEngine, Binding, Error, Lifter, StepEngine, StepState, lifter::POSE_VALUES};
 
 /// One person's keypoints, live: each frame that is pushed comes back as a pose, at once or [`look_ahead`](StreamOptions::look_ahead)
 /// frames later. (Frames in which nobody is seen, longer than is held, do not; nor do those that come at more than eight times the model's
@@ -199,7 +199,8 @@ const STREAMS_PER_STEP_GPU: usize = 1024;
 fn run_steps(engine: &StepEngine, streams: &mut [&mut StreamCore], give: Give<'_>) -> usize {
     let mut due: Vec<(usize, &mut StreamCore)> =
         streams.iter_mut().enumerate().filter(|(_, stream)| stream.is_due()).map(|(index, stream)| (index, &mut **stream)).collect();
-    let most = engine.max_batch().min(if engine.device().is_gpu() { STREAMS_PER_STEP_GPU } else { STREAMS_PER_STEP_CPU });
+    let at_once = engine.device().is_gpu() || engine.binding() == Binding::On;
+    let most = engine.max_batch().min(if at_once { STREAMS_PER_STEP_GPU } else { STREAMS_PER_STEP_CPU });
     let pieces = engine.side_by_side(&mut due, most, |streams| {
         let (mut ran, mut answers) = (0, Vec::with_capacity(streams.len()));
         loop {
@@ -235,8 +236,8 @@ fn step(engine: &StepEngine, streams: &mut [(usize, &mut StreamCore)], answers: 
         return 0;
     }
     let stepped = {
-        let mut states: Vec<&mut [f32]> = stepping.iter_mut().map(|(_, stream)| stream.state_mut()).collect();
-        engine.step(&input, &mut states)
+        let mut states: Vec<&mut StepState> = stepping.iter_mut().filter_map(|(_, stream)| stream.state_mut()).collect();
+        engine.advance(&input, &mut states)
     };
     let steps = stepping.len();
     match stepped {

@@ -14,7 +14,7 @@ use super::{
     output::{Output, Said, check_answer},
 };
 use crate::{
-    Error,
+    Error, StepState,
     lifter::{POSE_VALUES, in_pixels},
 };
 
@@ -51,7 +51,7 @@ struct Due {
 struct Memory {
     person: Option<u64>,
     /// The layers' states.
-    state: Vec<f32>,
+    state: StepState,
     /// Steps so far.
     steps: usize,
     /// Those of them, oldest first, whose poses have not come out yet.
@@ -69,19 +69,19 @@ struct Known {
 }
 
 impl Memory {
-    fn new(state_len: usize) -> Self {
-        Self { person: None, state: vec![0.0; state_len], steps: 0, fed: VecDeque::new(), previous: None }
+    fn new() -> Self {
+        Self { person: None, state: StepState::default(), steps: 0, fed: VecDeque::new(), previous: None }
     }
 
     fn forget(&mut self) {
-        self.state.fill(0.0);
+        self.state.clear();
         self.fed.clear();
         (self.person, self.steps, self.previous) = (None, 0, None);
     }
 }
 
 impl Steps {
-    pub fn new(model: &StreamModel, look_ahead: usize, state_len: usize, image: ImageSize, options: &StreamOptions) -> Result<Self, Error> {
+    pub fn new(model: &StreamModel, look_ahead: usize, image: ImageSize, options: &StreamOptions) -> Result<Self, Error> {
         let refuse = |what: String| Err(Error::Stream(what));
         if let Some(asked) = options.look_ahead.filter(|&asked| asked != look_ahead) {
             return refuse(format!(
@@ -104,7 +104,7 @@ impl Steps {
             last: None,
             due: VecDeque::new(),
             running: None,
-            memory: Memory::new(state_len),
+            memory: Memory::new(),
             waiting: VecDeque::new(),
         })
     }
@@ -174,7 +174,7 @@ impl Steps {
         Some(input)
     }
 
-    pub fn state_mut(&mut self) -> &mut [f32] {
+    pub fn state_mut(&mut self) -> &mut StepState {
         &mut self.memory.state
     }
 

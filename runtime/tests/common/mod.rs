@@ -282,3 +282,25 @@ pub fn walk(length: usize, fps: f64) -> KeypointClip {
         .collect();
     KeypointClip::from_fps(frames, fps, IMAGE).unwrap()
 }
+
+/// Two states: the sum of all frames (1, 17, 3), and numbers (4) that halve and grow by one; the poses are the sum plus the first of
+/// the other. The state that is first among the inputs comes last among the outputs.
+pub fn summing(batch: i64) -> Graph {
+    Graph::default()
+        .input("fading", FLOAT, &[batch, 4])
+        .input("keypoints", FLOAT, &[batch, 1, 17, 3])
+        .input("sum", FLOAT, &[batch, 1, 17, 3])
+        .constant("half", &[1], &[0.5])
+        .constant("one", &[1], &[1.0])
+        .integers("first", &[0])
+        .integers("to_all", &[-1, 1, 1, 1])
+        .node("Add", &["sum", "keypoints"], "next_sum")
+        .node("Mul", &["fading", "half"], "faded")
+        .node("Add", &["faded", "one"], "next_fading")
+        .node_with("Gather", &["next_fading", "first"], "leading", ("axis", 1))
+        .node("Reshape", &["leading", "to_all"], "added")
+        .node("Add", &["next_sum", "added"], "poses")
+        .output("next_sum", FLOAT, &[batch, 1, 17, 3])
+        .output("poses", FLOAT, &[batch, 1, 17, 3])
+        .output("next_fading", FLOAT, &[batch, 4])
+}

@@ -9,7 +9,9 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 use pose::JOINTS;
-use runtime::{AnyEngine, Assumptions, Engine, EngineOptions, Lifter, StepEngine, StreamCore, StreamOptions, run_due, trial};
+use runtime::{
+    AnyEngine, Assumptions, Binding, Engine, EngineOptions, Lifter, StepEngine, StepState, StreamCore, StreamOptions, run_due, trial,
+};
 use serde_json::json;
 
 use crate::{Report, doctor::proc_kilobytes};
@@ -70,7 +72,8 @@ pub fn bench(args: &BenchArgs, options: &EngineOptions) -> anyhow::Result<Report
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let setting = Setting { before_mb, threads, device: options.device.to_string() };
+    let setting =
+        Setting { before_mb, threads, device: engine.device().to_string(), binding: engine.binding(), cuda_graph: options.cuda_graph };
     match (args.streams, engine) {
         (Some(streams), engine) => live(args, streams, engine, &setting),
         (None, AnyEngine::Whole(engine)) => windows(args, &engine, &setting),
@@ -84,9 +87,18 @@ struct Setting {
     before_mb: Option<f64>,
     threads: usize,
     device: String,
+    binding: Binding,
+    cuda_graph: bool,
 }
 
 impl Setting {
+    /// Where it ran, and how.
+    fn place(&self) -> String {
+        let bound = if self.binding == Binding::On { ", tensors bound" } else { "" };
+        let captured = if self.cuda_graph { ", as CUDA graphs" } else { "" };
+        format!("{}{bound}{captured}, {} threads", self.device, self.threads)
+    }
+
     fn memory(&self) -> (String, serde_json::Value) {
         let (now_mb, peak_mb) = (memory_mb("VmRSS:"), memory_mb("VmHWM:"));
         let text = match (now_mb, self.before_mb, peak_mb) {
@@ -114,7 +126,8 @@ fn windows(args: &BenchArgs, engine: &Engine, setting: &Setting) -> anyhow::Resu
     let Some(numbers) = numbers else { bail!("expected a batch and frames of 1 or more that fit into memory, found {shape:?}") };
     let input: Vec<f32> = (0..numbers).map(|i| 0.5 * (i as f32 * 0.37).sin()).collect();
 
-    let measured = measure(args, || Ok(engine.run(&input, shape).map(drop)?))?;
+    let mut poses = Vec::new();
+    let measured = measure(args, || Ok(engine.run_into(&input, shape, &mut poses)?))?;
     Ok(report(args, &shape, &measured, setting))
 }
 
@@ -126,14 +139,14 @@ fn steps(args: &BenchArgs, engine: &StepEngine, setting: &Setting) -> anyhow::Re
     if !(1..=engine.max_batch()).contains(&args.batch) {
         bail!("expected --batch to be 1 to {}, found {}", engine.max_batch(), args.batch);
     }
-    let mut states = vec![vec![0.0f32; engine.state_len()]; args.batch];
+    let mut states = vec![StepState::default(); args.batch];
     let mut t = 0u32;
     let measured = measure(args, || {
         t += 1;
         let numbers = args.batch * JOINTS * engine.channels();
         let input: Vec<f32> = (0..numbers).map(|i| 0.5 * (i as f32 * 0.37 + t as f32 * 0.1).sin()).collect();
-        let mut states: Vec<&mut [f32]> = states.iter_mut().map(Vec::as_mut_slice).collect();
-        Ok(engine.step(&input, &mut states).map(drop)?)
+        let mut states: Vec<&mut StepState> = states.iter_mut().collect();
+        Ok(engine.advance(&input, &mut states).map(drop)?)
     })?;
     Ok(report(args, &[args.batch, 1, JOINTS, engine.channels()], &measured, setting))
 }
@@ -172,19 +185,18 @@ fn report(args: &BenchArgs, shape: &[usize; 4], measured: &Measured, setting: &S
     let (memory_text, memory) = setting.memory();
     let ms = latencies.percentiles_ms();
     let text = format!(
-        "{} on {}, {} threads: input {shape:?}, {calls} calls in {elapsed_s:.1} s\n\
+        "{} on {}: input {shape:?}, {calls} calls in {elapsed_s:.1} s\n\
          a call: p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms; the first one {first_ms:.1} ms\n\
          {clips_per_s:.1} clips/s, {:.0} frames/s\n{memory_text}",
         args.model.display(),
-        setting.device,
-        setting.threads,
+        setting.place(),
         ms[0],
         ms[1],
         ms[2],
         clips_per_s * frames as f64,
     );
     let json = json!({
-        "model": args.model, "device": setting.device, "threads": setting.threads, "input_shape": shape,
+        "model": args.model, "device": setting.device, "binding": setting.binding.to_string(), "cuda_graph": setting.cuda_graph, "threads": setting.threads, "input_shape": shape,
         "calls": calls, "seconds": elapsed_s, "first_ms": first_ms,
         "p50_ms": ms[0], "p95_ms": ms[1], "p99_ms": ms[2],
         "clips_per_s": clips_per_s, "frames_per_s": clips_per_s * frames as f64, "memory": memory,
@@ -319,13 +331,12 @@ fn live(args: &BenchArgs, streams: usize, engine: AnyEngine, setting: &Setting) 
     let (memory_text, memory) = setting.memory();
     let ms = latencies.percentiles_ms();
     let text = format!(
-        "{} on {}, {} threads: {streams} streams at {fps} frames/s, look-ahead {}, hop {}, jitter {} ms, {} stalls a minute, {seconds:.1} s\n\
+        "{} on {}: {streams} streams at {fps} frames/s, look-ahead {}, hop {}, jitter {} ms, {} stalls a minute, {seconds:.1} s\n\
          from a frame's arrival to the pose that it completes: p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms; \
          {:.2} % took longer than a frame ({:.1} ms)\n\
          {:.0} poses/s of {:.0} expected, {dropped} frames dropped; {:.1} runs of the model a batch; busy {:.0} % of the time\n{memory_text}",
         args.model.display(),
-        setting.device,
-        setting.threads,
+        setting.place(),
         look_ahead,
         args.hop,
         args.jitter,
@@ -341,7 +352,7 @@ fn live(args: &BenchArgs, streams: usize, engine: AnyEngine, setting: &Setting) 
         100.0 * busy_s / seconds,
     );
     let json = json!({
-        "model": args.model, "device": setting.device, "threads": setting.threads, "streams": streams, "fps": fps,
+        "model": args.model, "device": setting.device, "binding": setting.binding.to_string(), "cuda_graph": setting.cuda_graph, "threads": setting.threads, "streams": streams, "fps": fps,
         "look_ahead": look_ahead, "hop": args.hop, "jitter_ms": args.jitter, "stalls_per_minute": args.stalls, "seconds": seconds,
         "p50_ms": ms[0], "p95_ms": ms[1], "p99_ms": ms[2], "late_share": late as f64 / poses as f64,
         "poses": poses, "poses_per_s": poses as f64 / seconds, "expected_poses_per_s": expected / seconds, "dropped": dropped,

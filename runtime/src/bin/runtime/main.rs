@@ -21,7 +21,9 @@ use clap::{Args, Parser, Subcommand};
 use formats::{Data, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use pose::{ImageSize, camera::Intrinsics, joint_map::Source, normalise::Normalisation, world::Scale};
-use runtime::{AnyEngine, Assumptions, Backend, Device, Engine, EngineOptions, LiftOptions, Lifter, OneEuroSettings, StreamSettings};
+use runtime::{
+    AnyEngine, Assumptions, Backend, Binding, Device, Engine, EngineOptions, LiftOptions, Lifter, OneEuroSettings, StreamSettings,
+};
 use serde_json::json;
 
 /// Lifts 2D human keypoints to 3D poses with an ONNX model.
@@ -52,6 +54,12 @@ struct EngineArgs {
     /// Run the function of standard operators in the file instead of our selective scan.
     #[arg(long, global = true)]
     no_custom_op: bool,
+    /// Whether inputs, outputs and the states of streams stay in memory that the engine keeps on its device: auto (on a GPU), on or off.
+    #[arg(long, global = true, default_value = "auto", value_name = "auto|on|off")]
+    binding: Binding,
+    /// Capture the model's run as a CUDA graph, one for each shape of its inputs, and replay it. On --device cuda.
+    #[arg(long, global = true)]
+    cuda_graph: bool,
     /// The ONNX Runtime library, or its folder [default: $ORT_DYLIB_PATH, then .native/onnxruntime/lib].
     #[arg(long, global = true, value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
@@ -249,6 +257,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         device: cli.engine.device,
         threads: cli.engine.threads,
         custom_op: !cli.engine.no_custom_op,
+        binding: cli.engine.binding,
+        cuda_graph: cli.engine.cuda_graph,
         onnxruntime: cli.engine.onnxruntime.clone(),
     };
     if let Command::Doctor { model } = &cli.command {
