@@ -46,43 +46,43 @@ impl<T, P> Default for Inputs<'_, T, P> {
     }
 }
 
-/// Gradients that come in: of the scan's outputs.
+/// Gradients that come in: of the scan's outputs. Types as in [`Inputs`].
 #[derive(Clone, Copy, Debug)]
-pub struct OutputGrads<'a, T = f32> {
+pub struct OutputGrads<'a, T = f32, P = T> {
     /// (S, L, D)
     pub y: &'a [T],
     /// (S, D, N), zero where absent
-    pub last_state: Option<&'a [T]>,
+    pub last_state: Option<&'a [P]>,
 }
 
-/// Gradients that go out: of the scan's inputs, overwritten. Those of optional inputs may be left out.
+/// Gradients that go out: of the scan's inputs, overwritten. Those of optional inputs may be left out. Each has the type of its input.
 #[derive(Debug)]
-pub struct InputGrads<'a, T = f32> {
+pub struct InputGrads<'a, T = f32, P = T> {
     /// (S, L, D)
     pub u: &'a mut [T],
     /// (S, L, D), of delta before bias and softplus
     pub delta: &'a mut [T],
     /// (D, N)
-    pub a: &'a mut [T],
+    pub a: &'a mut [P],
     /// (S, L, N)
     pub b: &'a mut [T],
     /// (S, L, N)
     pub c: &'a mut [T],
     /// (D)
-    pub d: Option<&'a mut [T]>,
+    pub d: Option<&'a mut [P]>,
     /// (S, L, D)
     pub z: Option<&'a mut [T]>,
     /// (D)
-    pub delta_bias: Option<&'a mut [T]>,
+    pub delta_bias: Option<&'a mut [P]>,
     /// (S, D, N)
-    pub initial_state: Option<&'a mut [T]>,
+    pub initial_state: Option<&'a mut [P]>,
 }
 
-impl<T: Copy + Default> InputGrads<'_, T> {
+impl<T, P: Copy + Default> InputGrads<'_, T, P> {
     /// What is summed over sequences, where there are none.
     pub(crate) fn zero_sums(&mut self) {
         for sums in std::iter::once(&mut *self.a).chain(self.d.as_deref_mut()).chain(self.delta_bias.as_deref_mut()) {
-            sums.fill(T::default());
+            sums.fill(P::default());
         }
     }
 }
@@ -158,11 +158,11 @@ pub(crate) fn check_forward<T, P>(dims: Dims, inputs: &Inputs<'_, T, P>, y: &[T]
 }
 
 /// Checks what a backward call was given.
-pub(crate) fn check_backward<T>(
+pub(crate) fn check_backward<T, P>(
     dims: Dims,
-    inputs: &Inputs<'_, T>,
-    output_grads: &OutputGrads<'_, T>,
-    grads: &InputGrads<'_, T>,
+    inputs: &Inputs<'_, T, P>,
+    output_grads: &OutputGrads<'_, T, P>,
+    grads: &InputGrads<'_, T, P>,
 ) -> Result<(), Error> {
     inputs.check(dims)?;
     dims.check("the gradient of y", Axes::Channels, output_grads.y.len())?;

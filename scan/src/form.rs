@@ -101,12 +101,12 @@ impl Form {
     ///
     /// # Errors
     /// As [`crate::backward`]; also where this CPU cannot run the form.
-    pub fn backward(
+    pub fn backward<T: Element>(
         self,
         dims: Dims,
-        inputs: &Inputs<'_>,
-        output_grads: &OutputGrads<'_>,
-        input_grads: &mut InputGrads<'_>,
+        inputs: &Inputs<'_, T, f32>,
+        output_grads: &OutputGrads<'_, T, f32>,
+        input_grads: &mut InputGrads<'_, T, f32>,
         threads: &dyn ParallelFor,
     ) -> Result<(), Error> {
         check_backward(dims, inputs, output_grads, input_grads)?;

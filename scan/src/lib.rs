@@ -74,11 +74,11 @@ pub fn forward<T: Element>(
 ///
 /// # Errors
 /// As [`forward`]; also a gradient asked for an input that is absent.
-pub fn backward(
+pub fn backward<T: Element>(
     dims: Dims,
-    inputs: &Inputs<'_>,
-    output_grads: &OutputGrads<'_>,
-    input_grads: &mut InputGrads<'_>,
+    inputs: &Inputs<'_, T, f32>,
+    output_grads: &OutputGrads<'_, T, f32>,
+    input_grads: &mut InputGrads<'_, T, f32>,
     threads: &dyn ParallelFor,
 ) -> Result<(), Error> {
     Form::best().backward(dims, inputs, output_grads, input_grads, threads)

@@ -160,7 +160,7 @@ fn run_forward<T: Element>(form: Avx2, call: &forward::Call<'_, T>, task: usize,
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run_backward(form: Avx2, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
+fn run_backward<T: Element>(form: Avx2, call: &backward::Call<'_, T>, task: usize, memory: &mut [f32]) {
     backward::run(form, call, task, memory);
 }
 
@@ -169,7 +169,7 @@ impl Kernels for Avx2 {
         // SAFETY: `self` was made by `new`, so the CPU has what the function is compiled for.
         unsafe { run_forward(self, call, task, memory) }
     }
-    fn backward(self, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
+    fn backward<T: Element>(self, call: &backward::Call<'_, T>, task: usize, memory: &mut [f32]) {
         // SAFETY: as above.
         unsafe { run_backward(self, call, task, memory) }
     }

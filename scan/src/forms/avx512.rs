@@ -198,7 +198,7 @@ fn run_forward<T: Element>(form: Avx512, call: &forward::Call<'_, T>, task: usiz
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-fn run_backward(form: Avx512, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
+fn run_backward<T: Element>(form: Avx512, call: &backward::Call<'_, T>, task: usize, memory: &mut [f32]) {
     backward::run(form, call, task, memory);
 }
 
@@ -207,7 +207,7 @@ impl Kernels for Avx512 {
         // SAFETY: `self` was made by `new`, so the CPU has what the function is compiled for.
         unsafe { run_forward(self, call, task, memory) }
     }
-    fn backward(self, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
+    fn backward<T: Element>(self, call: &backward::Call<'_, T>, task: usize, memory: &mut [f32]) {
         // SAFETY: as above.
         unsafe { run_backward(self, call, task, memory) }
     }

@@ -15,7 +15,7 @@ pub(crate) trait Kernels {
     /// One task of a forward call, in `forward::Call::scratch` values.
     fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize, memory: &mut [f32]);
     /// One task of a backward call, in `backward::Call::scratch` values.
-    fn backward(self, call: &backward::Call<'_>, task: usize, memory: &mut [f32]);
+    fn backward<T: Element>(self, call: &backward::Call<'_, T>, task: usize, memory: &mut [f32]);
     /// Lanes in a vector.
     fn width(self) -> usize;
 }

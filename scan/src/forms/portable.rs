@@ -111,7 +111,7 @@ impl Kernels for Portable {
     fn forward<T: Element>(self, call: &forward::Call<'_, T>, task: usize, memory: &mut [f32]) {
         forward::run(self, call, task, memory);
     }
-    fn backward(self, call: &backward::Call<'_>, task: usize, memory: &mut [f32]) {
+    fn backward<T: Element>(self, call: &backward::Call<'_, T>, task: usize, memory: &mut [f32]) {
         backward::run(self, call, task, memory);
     }
     fn width(self) -> usize {

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use proptest::prelude::*;
-use scan::{Dims, Form, Inputs, Rayon, Serial};
+use scan::{Dims, Form, InputGrads, Inputs, OutputGrads, Rayon, Serial};
 
 use crate::case::{Case, Parts, forms, relative_error};
 
@@ -77,16 +77,16 @@ fn threads_do_not_change_a_bit() {
     }
 }
 
-/// Half the inputs, in the given type and widened.
+/// Half the inputs, in the given type and widened: values and gradients. `$tolerance` is that of one rounding to the type.
 macro_rules! narrow_type_agrees {
     ($type:ty, $tolerance:expr) => {
-        for states in [16, 5] {
-            let dims = dims(2, 20, 37, states);
-            let case = Case::random(dims, Parts::ALL, 9).narrow();
+        for (states, parts) in [(16, Parts::ALL), (5, Parts::ALL), (16, Parts::default())] {
+            let dims = dims(2, 50, 37, states);
+            let case = Case::random(dims, parts, 9).narrow();
             let narrow = |values: &[f32]| values.iter().map(|&value| <$type>::from_f32(value)).collect::<Vec<_>>();
             let wide = |values: &[$type]| values.iter().map(|value| f64::from(value.to_f32())).collect::<Vec<_>>();
             let (u, delta, b, c) = (narrow(&case.u), narrow(&case.delta), narrow(&case.b), narrow(&case.c));
-            let z = narrow(case.z.as_ref().expect("all parts"));
+            let (z, grad_y) = (case.z.as_deref().map(narrow), narrow(&case.grad_y));
             let inputs: Inputs<'_, $type, f32> = Inputs {
                 u: &u,
                 delta: &delta,
@@ -94,21 +94,58 @@ macro_rules! narrow_type_agrees {
                 b: &b,
                 c: &c,
                 d: case.d.as_deref(),
-                z: Some(&z),
+                z: z.as_deref(),
                 delta_bias: case.delta_bias.as_deref(),
                 initial_state: case.initial_state.as_deref(),
-                delta_softplus: true,
+                delta_softplus: case.delta_softplus,
             };
-            let mut truth = Case::random(dims, Parts::ALL, 9);
-            (truth.u, truth.delta, truth.b, truth.c, truth.z) = (wide(&u), wide(&delta), wide(&b), wide(&c), Some(wide(&z)));
+            let mut truth = Case::random(dims, parts, 9);
+            (truth.u, truth.delta, truth.b, truth.c, truth.z) = (wide(&u), wide(&delta), wide(&b), wide(&c), z.as_deref().map(wide));
+            truth.grad_y = wide(&grad_y);
             let truth = truth.by_oracle(0.0);
             for form in forms() {
                 let mut y = vec![<$type>::NAN; u.len()];
                 let mut last = vec![f32::NAN; truth.last_state.len()];
                 form.forward(dims, &inputs, &mut y, Some(&mut last), &Serial).expect("forward");
-                let y: Vec<f32> = y.iter().map(|value| value.to_f32()).collect();
-                assert!(relative_error(&y, &truth.y) < $tolerance, "{form:?} {states}: {}", relative_error(&y, &truth.y));
-                assert!(relative_error(&last, &truth.last_state) < 1e-5, "{form:?}");
+                let near = |name: &str, found: &[f32], truth: &[f64], tolerance: f64| {
+                    let error = relative_error(found, truth);
+                    assert!(error < tolerance, "{form:?} {states} {name}: {error}");
+                };
+                let as_f32 = |values: &[$type]| values.iter().map(|value| value.to_f32()).collect::<Vec<_>>();
+                near("y", &as_f32(&y), &truth.y, $tolerance);
+                near("last_state", &last, &truth.last_state, 1e-5);
+
+                let like = |values: &[$type]| vec![<$type>::NAN; values.len()];
+                let (mut du, mut ddelta, mut db, mut dc) = (like(&u), like(&delta), like(&b), like(&c));
+                let mut dz = z.as_deref().map(like);
+                let nans = |values: &[f32]| vec![f32::NAN; values.len()];
+                let (mut da, mut dd, mut dbias) = (nans(&case.a), case.d.as_deref().map(nans), case.delta_bias.as_deref().map(nans));
+                let mut dinitial = nans(&last);
+                let from = OutputGrads { y: &grad_y, last_state: case.grad_last_state.as_deref() };
+                let mut to = InputGrads {
+                    u: &mut du,
+                    delta: &mut ddelta,
+                    a: &mut da,
+                    b: &mut db,
+                    c: &mut dc,
+                    d: dd.as_deref_mut(),
+                    z: dz.as_deref_mut(),
+                    delta_bias: dbias.as_deref_mut(),
+                    initial_state: Some(&mut dinitial),
+                };
+                form.backward(dims, &inputs, &from, &mut to, &Serial).expect("backward");
+                for (name, found, truth) in
+                    [("du", &du, &truth.u), ("ddelta", &ddelta, &truth.delta), ("dB", &db, &truth.b), ("dC", &dc, &truth.c)]
+                {
+                    near(name, &as_f32(found), truth, $tolerance);
+                }
+                near("dA", &da, &truth.a, 1e-4);
+                near("dinitial_state", &dinitial, &truth.initial_state, 1e-4);
+                if let (Some(dz), Some(dd), Some(dbias)) = (dz, dd, dbias) {
+                    near("dz", &as_f32(&dz), truth.z.as_ref().expect("dz"), $tolerance);
+                    near("dD", &dd, truth.d.as_ref().expect("dD"), 1e-4);
+                    near("ddelta_bias", &dbias, truth.delta_bias.as_ref().expect("ddelta_bias"), 1e-4);
+                }
             }
         }
     };

@@ -92,7 +92,7 @@ fn a_form_that_the_cpu_lacks_is_refused() {
 #[test]
 fn dims_without_sequences_still_zero_the_sums() {
     let dims = Dims { sequences: 0, ..DIMS };
-    let inputs = Inputs { a: &[0.0; 12], d: Some(&[1.0; 3]), ..Inputs::default() };
+    let inputs: Inputs<'_> = Inputs { a: &[0.0; 12], d: Some(&[1.0; 3]), ..Inputs::default() };
     let (mut a, mut d) = ([9.0; 12], [9.0; 3]);
     let mut grads = InputGrads {
         u: &mut [],
