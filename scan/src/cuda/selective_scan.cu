@@ -69,6 +69,8 @@ __device__ __forceinline__ float reciprocal(float x) {
 }
 __device__ __forceinline__ float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 __device__ __forceinline__ float exchange(float value, int offset) { return __shfl_xor_sync(0xffffffffu, value, offset); }
+// The value of the thread that has this number among every `width` neighbours.
+__device__ __forceinline__ float from_lane(float value, int lane, int width) { return __shfl_sync(0xffffffffu, value, lane, width); }
 #if SCAN_ELEMENT == 1
 __device__ __forceinline__ float widen(Element x) {
   float y;
@@ -98,18 +100,27 @@ __device__ __forceinline__ float narrow(float x) { return x; }
 // 1 / (1 + e^-x)
 __device__ __forceinline__ float sigmoid(float x) { return reciprocal(1.0f + exp2_approx(x * -LOG2_E)); }
 
-// ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|), the logarithm as 2 atanh(s) with s = e / (2 + e): see src/lanes.rs.
-__device__ __forceinline__ float softplus(float x) {
-  float e = exp2_approx(-fabsf(x) * LOG2_E);
-  float s = e * reciprocal(2.0f + e), square = s * s;
-  float series = 2.0f / 13.0f;
-  series = fused(series, square, 2.0f / 11.0f);
-  series = fused(series, square, 2.0f / 9.0f);
-  series = fused(series, square, 2.0f / 7.0f);
-  series = fused(series, square, 2.0f / 5.0f);
-  series = fused(series, square, 2.0f / 3.0f);
-  series = fused(series, square, 2.0f);
-  return fused(series, s, fmaxf(x, 0.0f));
+// ln(1 + e^x) = max(x, 0) + ln(1 + e) with e = e^-|x|; ln(1 + e) / e as a polynomial on 0 .. 1 that errs by 5e-9, and by
+// 1.3e-7 in f32. With a reciprocal it would be as long, and reciprocals share a slow unit with the exponentials.
+__device__ __forceinline__ float softplus_of(float x, float e) {
+  float series = -0.003244026f;
+  series = fused(series, e, 0.01985147f);
+  series = fused(series, e, -0.05695956f);
+  series = fused(series, e, 0.10603658f);
+  series = fused(series, e, -0.15305595f);
+  series = fused(series, e, 0.1967594f);
+  series = fused(series, e, -0.24954134f);
+  series = fused(series, e, 0.33329964f);
+  series = fused(series, e, -0.49999902f);
+  series = fused(series, e, 1.0f);
+  return fused(series, e, fmaxf(x, 0.0f));
+}
+__device__ __forceinline__ float softplus(float x) { return softplus_of(x, exp2_approx(-fabsf(x) * LOG2_E)); }
+// The same, and its slope 1 / (1 + e^-x).
+__device__ __forceinline__ float softplus(float x, float &slope) {
+  const float e = exp2_approx(-fabsf(x) * LOG2_E), inverse = reciprocal(1.0f + e);
+  slope = x >= 0.0f ? inverse : e * inverse;
+  return softplus_of(x, e);
 }
 
 // Whether four values may be fetched together: tensors of others may start anywhere.
@@ -243,25 +254,48 @@ struct Forward {
   int delta_softplus;
 };
 
-// Frames whose values are fetched together, ahead of their use.
-constexpr int AHEAD = 4;
 // Frames of B and C that are in shared memory at a time.
 constexpr int TILE = N <= 64 ? 32 : 16;
-static_assert(TILE % CHUNK == 0 && CHUNK % AHEAD == 0, "a chunk starts where frames are fetched");
 
 struct __align__(16) ForwardShared {
   float b[TILE][N], c[TILE][N];
 };
 
-// One channel's values in AHEAD frames. What lies behind the last frame or channel is fetched from there and not used:
-// without a branch, all of it is on its way at once.
+// A thread's part of a tile of B and C, on its way to shared memory.
+struct Tile {
+  static constexpr int COUNT = (TILE * N + THREADS - 1) / THREADS;
+  float b[COUNT], c[COUNT];
+
+  __device__ __forceinline__ void fetch(const Forward &x, long long first_row, int rows) {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+      const int at = threadIdx.x + i * THREADS;
+      b[i] = at < rows * N ? widen(x.b[first_row * N + at]) : 0.0f;
+      c[i] = at < rows * N && x.y ? widen(x.c[first_row * N + at]) : 0.0f;
+    }
+  }
+  __device__ __forceinline__ void store(ForwardShared &shared) const {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+      const int at = threadIdx.x + i * THREADS;
+      if (TILE * N % THREADS == 0 || at < TILE * N) {
+        shared.b[at / N][at % N] = b[i];
+        shared.c[at / N][at % N] = c[i];
+      }
+    }
+  }
+};
+
+// Some frames of a channel, of which each of its lanes has its own. What lies behind the last frame or channel is fetched
+// from there and not used: without a branch, all of it is on its way at once.
+template <int OWN>
 struct Frames {
-  float u[AHEAD], delta[AHEAD], z[AHEAD];
+  float u[OWN], delta[OWN], z[OWN];
 
   __device__ __forceinline__ void fetch(const Forward &x, long long first_row, int frame, int channel) {
     const long long at = first_row * x.channels + min(channel, x.channels - 1);
 #pragma unroll
-    for (int i = 0; i < AHEAD; ++i) {
+    for (int i = 0; i < OWN; ++i) {
       const long long where = at + (long long)min(frame + i, x.frames - 1) * x.channels;
       u[i] = widen(x.u[where]);
       delta[i] = widen(x.delta[where]);
@@ -273,51 +307,74 @@ struct Frames {
 template <int MOST>
 __device__ __forceinline__ void forward(const Forward &x, ForwardShared &shared) {
   typedef Place<MOST> P;
+  // Frames that are fetched together, before those ahead of them are computed: four for each lane.
+  constexpr int AHEAD = smaller(4 * P::LANES, CHUNK), OWN = AHEAD > P::LANES ? AHEAD / P::LANES : 1;
+  static_assert(TILE % CHUNK == 0 && CHUNK % AHEAD == 0, "a chunk starts where frames are fetched");
+  typedef SumThreads<AHEAD, 1, P::LANES / 2> OverLanes; // y of each frame; each lane ends with its own
+  static_assert(OverLanes::SUMS == OWN, "a lane has y where it has u");
+  // B and C of the next tile wait in registers where these are few, and threads too few to hide the time that memory takes.
+  constexpr bool EARLY = MOST == NARROW && Tile::COUNT <= 4;
   const P place(x.channels);
   const int chunks = (x.frames + CHUNK - 1) / CHUNK;
+  const int first_own = OverLanes::first_sum(threadIdx.x);
   float h[P::STATES], a[P::STATES];
   place.read(a, x.a, 0);
   place.read(h, x.initial_state, place.sequence);
 #pragma unroll
   for (int k = 0; k < P::STATES; ++k) a[k] *= LOG2_E;
-  const bool present = place.present();
-  const float skip = x.d && present ? x.d[place.channel()] : 0.0f;
-  const float bias = x.delta_bias && present ? x.delta_bias[place.channel()] : 0.0f;
+  const bool writes = place.present() && OverLanes::writes(threadIdx.x);
+  const float bias = x.delta_bias && place.present() ? x.delta_bias[place.channel()] : 0.0f;
   const long long first_row = place.sequence * x.frames; // of (S, L, ..)
-  Frames next;
-  if (x.frames > 0) next.fetch(x, first_row, 0, place.channel());
+  Frames<OWN> next;
+  Tile tile_ahead;
+  if (x.frames > 0) next.fetch(x, first_row, first_own, place.channel());
+  if (EARLY) tile_ahead.fetch(x, first_row, min(TILE, x.frames));
 
   for (int tile = 0; tile < x.frames; tile += TILE) {
     const int rows = min(TILE, x.frames - tile);
+    if (!EARLY) tile_ahead.fetch(x, first_row + tile, rows);
     __syncthreads(); // nobody still reads the tile before
-    for (int i = threadIdx.x; i < rows * N; i += THREADS) {
-      const long long from = (first_row + tile) * N + i;
-      shared.b[i / N][i % N] = widen(x.b[from]);
-      shared.c[i / N][i % N] = x.y ? widen(x.c[from]) : 0.0f;
-    }
+    tile_ahead.store(shared);
     __syncthreads();
+    if (EARLY) tile_ahead.fetch(x, first_row + tile + TILE, min(TILE, x.frames - tile - TILE));
     for (int row = 0; row < rows; row += AHEAD) {
-      const Frames now = next;
-      next.fetch(x, first_row, tile + row + AHEAD, place.channel());
+      const Frames<OWN> now = next;
+      next.fetch(x, first_row, tile + row + AHEAD + first_own, place.channel());
       if (x.kept && (tile + row) % CHUNK == 0) place.write(x.kept, h, place.sequence * chunks + (tile + row) / CHUNK);
+      float delta[OWN], delta_u[OWN];
+#pragma unroll
+      for (int i = 0; i < OWN; ++i) {
+        delta[i] = now.delta[i] + bias;
+        if (x.delta_softplus) delta[i] = softplus(delta[i]);
+        delta_u[i] = delta[i] * now.u[i];
+      }
+      float y[AHEAD];
 #pragma unroll
       for (int i = 0; i < AHEAD; ++i) {
+        y[i] = 0.0f;
         if (row + i < rows) { // the same for the whole block
-          float delta = now.delta[i] + bias;
-          if (x.delta_softplus) delta = softplus(delta);
-          const float delta_u = delta * now.u[i];
-          float y = 0.0f;
+          constexpr int APART = P::LANES > AHEAD ? P::LANES / AHEAD : 1; // from a lane to the next with other frames
+          const float of_frame = P::LANES == 1 ? delta[i % OWN] : from_lane(delta[i % OWN], i / OWN * APART, P::LANES);
+          const float times_u = P::LANES == 1 ? delta_u[i % OWN] : from_lane(delta_u[i % OWN], i / OWN * APART, P::LANES);
 #pragma unroll
           for (int k = 0; k < P::STATES; ++k) {
-            h[k] = fused(exp2_approx(delta * a[k]), h[k], delta_u * place.of_state(shared.b[row + i], k));
-            y = fused(h[k], place.of_state(shared.c[row + i], k), y);
+            h[k] = fused(exp2_approx(of_frame * a[k]), h[k], times_u * place.of_state(shared.b[row + i], k));
+            y[i] = fused(h[k], place.of_state(shared.c[row + i], k), y[i]);
           }
-          y = sum_lanes<P::LANES>(y);
-          if (x.y && present && place.lane == 0) {
-            if (x.d) y = fused(skip, now.u[i], y);
-            if (x.z) y *= now.z[i] * sigmoid(now.z[i]);
-            x.y[(first_row + tile + row + i) * x.channels + place.channel()] = narrow(y);
-          }
+        }
+      }
+      if (!x.y) continue;
+      float own_y[OWN];
+      OverLanes::run(y, threadIdx.x, own_y);
+      const int own_row = row + first_own;
+      const long long at = (first_row + tile + own_row) * x.channels + place.channel();
+      const float skip = x.d && writes ? x.d[place.channel()] : 0.0f; // here and not before the loop: a register less in it
+#pragma unroll
+      for (int i = 0; i < OWN; ++i) {
+        if (writes && own_row + i < rows) {
+          if (x.d) own_y[i] = fused(skip, now.u[i], own_y[i]);
+          if (x.z) own_y[i] *= now.z[i] * sigmoid(now.z[i]);
+          x.y[at + (long long)i * x.channels] = narrow(own_y[i]);
         }
       }
     }
@@ -376,6 +433,7 @@ __device__ __forceinline__ void prepare(const Backward &x, const Place<NARROW, C
   static_assert(THREADS % P::CHANNELS == 0, "a thread prepares one channel");
   constexpr int APART = THREADS / P::CHANNELS, GROUP = APART < CHUNK ? smaller(4, CHUNK / APART) : 1;
   const int column = threadIdx.x % P::CHANNELS, channel = min(place.first + column, x.channels - 1);
+  const long long start = first_row * x.channels + channel;
   const bool present = place.first + column < x.channels;
   const float bias = x.delta_bias ? x.delta_bias[channel] : 0.0f;
 #pragma unroll 1
@@ -383,7 +441,7 @@ __device__ __forceinline__ void prepare(const Backward &x, const Place<NARROW, C
     float of_u[GROUP], of_delta[GROUP], of_z[GROUP], of_grad_y[GROUP];
 #pragma unroll
     for (int i = 0; i < GROUP; ++i) { // as in `Frames`
-      const long long at = (first_row + min(first + i * APART, rows - 1)) * x.channels + channel;
+      const long long at = start + (long long)min(first + i * APART, rows - 1) * x.channels;
       of_u[i] = widen(x.u[at]);
       of_delta[i] = widen(x.delta[at]);
       of_grad_y[i] = widen(x.grad_y[at]);
@@ -395,8 +453,7 @@ __device__ __forceinline__ void prepare(const Backward &x, const Place<NARROW, C
       const bool there = present && row < rows;
       float delta = of_delta[i] + bias, slope = 1.0f, grad_y = of_grad_y[i], grad_gate = 0.0f;
       if (x.delta_softplus) {
-        slope = sigmoid(delta);
-        delta = softplus(delta);
+        delta = softplus(delta, slope);
       }
       if (x.z) {
         const float z = of_z[i], gate = sigmoid(z);
@@ -447,6 +504,7 @@ __device__ __forceinline__ void backward(const Backward &x, BackwardShared<COUNT
   for (int chunk = chunks - 1; chunk >= 0; --chunk) {
     const int begin = chunk * CHUNK, rows = min(CHUNK, x.frames - begin);
     const long long first_row = place.sequence * x.frames + begin; // of (S, L, ..)
+    const long long own_start = first_row * x.channels + own_channel;
     float h[COUNT][K];
 #pragma unroll
     for (int j = 0; j < COUNT; ++j) place.read(h[j], x.kept, place.sequence * chunks + chunk, j);
@@ -539,7 +597,7 @@ __device__ __forceinline__ void backward(const Backward &x, BackwardShared<COUNT
           if (writes_own && of < rows) {
             const float delta = shared.delta[of][own_column], u = shared.u[of][own_column], grad_y = shared.grad_y[of][own_column];
             const float grad_delta = fused(u, own_b[0], own_a[0] * LN_2) * shared.slope[of][own_column];
-            const long long at = (first_row + of) * x.channels + own_channel;
+            const long long at = own_start + (long long)of * x.channels;
             x.grad_u[at] = narrow(fused(delta, own_b[0], skip * grad_y));
             x.grad_delta[at] = narrow(grad_delta);
             if (x.grad_z) x.grad_z[at] = narrow(shared.grad_gate[of][own_column] * fused(skip, u, own_y[0]));
@@ -619,16 +677,16 @@ __device__ __forceinline__ void sum_many(const Sum &x, SumShared &shared) {
 // --------------------------------------------------------------------------------------------------------------- kernels
 // Five blocks on a multiprocessor are room for 96 registers, four for 128. Without the number the compiler spills for some
 // N, to fit more.
-constexpr int BACKWARD_BLOCKS = Place<NARROW>::FOURS ? 4 : 3;
+constexpr int FORWARD_BLOCKS = N <= 16 ? 5 : 4, BACKWARD_BLOCKS = Place<NARROW>::FOURS ? 4 : 3;
 extern "C" {
 // What this was compiled for, for whoever has nothing but the image: the stand-in for a driver in scan/tests.
 [[maybe_unused]] __constant__ const int scan_program[2] = {SCAN_STATES, SCAN_ELEMENT};
 
-__global__ void __launch_bounds__(THREADS, 5) scan_forward_wide(const Forward x) {
+__global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS) scan_forward_wide(const Forward x) {
   __shared__ ForwardShared shared;
   forward<WIDE>(x, shared);
 }
-__global__ void __launch_bounds__(THREADS, 5) scan_forward_narrow(const Forward x) {
+__global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS) scan_forward_narrow(const Forward x) {
   __shared__ ForwardShared shared;
   forward<NARROW>(x, shared);
 }

@@ -93,6 +93,16 @@ float exchange(float value, int offset) {
   return other;
 }
 
+float from_lane(float value, int lane, int width) {
+  const unsigned self = threadIdx.x;
+  Barrier &warp = block.warps[self / 32];
+  block.exchanged[self] = value;
+  wait(warp);
+  const float other = block.exchanged[(self & ~31u) | (self % 32 / unsigned(width) * unsigned(width) + unsigned(lane))];
+  wait(warp);
+  return other;
+}
+
 float exp2_approx(float x) {
   const float y = std::exp2(x);
   return std::fpclassify(y) == FP_SUBNORMAL ? 0.0f : y;
