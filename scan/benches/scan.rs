@@ -3,7 +3,8 @@
 //!
 //! Milliseconds, the least of many runs, so that what else the machine does weighs little. L = 243, D = 256, N = 16, f32,
 //! with everything that a Mamba layer uses: D, z, delta_bias and softplus. "bare" is the scan alone, as in older tables;
-//! "f16" is the bare scan on f16 values.
+//! "f16" is the bare scan on f16 values. "limit" is what the bare scan's multiplications and fused multiply-adds take alone, at the
+//! rate that this processor has at this moment.
 
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
@@ -150,6 +151,66 @@ fn half_ms(form: Form, data: &Data, threads: &dyn ParallelFor) -> f64 {
     })
 }
 
+/// Accumulators of [`peak`]: enough to hide how long one takes.
+#[cfg(target_arch = "x86_64")]
+const ACCUMULATORS: usize = 12;
+
+/// Nanoseconds that a fused multiply-add of a form takes when there is nothing else to do.
+#[cfg(target_arch = "x86_64")]
+mod peak {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::{ACCUMULATORS, least_ms};
+
+    const ROUNDS: usize = 10_000;
+
+    macro_rules! peak {
+        ($name:ident, $features:literal, $splat:ident, $multiply_add:ident) => {
+            #[target_feature(enable = $features)]
+            fn $name() {
+                let (factor, mut sums) = ($splat(black_box(0.5)), [$splat(black_box(1.0)); ACCUMULATORS]);
+                for _ in 0..ROUNDS {
+                    for sum in &mut sums {
+                        *sum = $multiply_add(*sum, factor, factor);
+                    }
+                }
+                black_box(sums);
+            }
+        };
+    }
+    peak!(avx512, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps);
+    peak!(avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
+
+    pub fn multiply_add_ns(form: scan::Form) -> Option<f64> {
+        let run = match form {
+            scan::Form::Avx512 => avx512,
+            scan::Form::Avx2 => avx2,
+            scan::Form::Portable => return None,
+        };
+        // SAFETY: the caller asks only for forms that this CPU has.
+        Some(least_ms(|| unsafe { run() }) * 1e6 / (ROUNDS * ACCUMULATORS) as f64)
+    }
+}
+
+/// The bare scan's multiplications alone, in milliseconds on one thread: lanes, and how many of them a value of state takes.
+#[cfg(target_arch = "x86_64")]
+fn limit_ms(form: Form, sequences: usize) -> Option<f64> {
+    let (lanes, each) = match form {
+        Form::Avx512 => (16, 8), // delta A, four for exp, delta u B, h, y
+        Form::Avx2 => (8, 10),   // the same with six for exp
+        Form::Portable => return None,
+    };
+    let Dims { frames, channels, states, .. } = Data::new(1, 243).dims;
+    let vectors = sequences * frames * channels * states / lanes;
+    peak::multiply_add_ns(form).map(|ns| (vectors * each) as f64 * ns * 1e-6)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn limit_ms(_: Form, _: usize) -> Option<f64> {
+    None
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let counts: Vec<usize> = words.iter().filter_map(|word| word.parse().ok()).collect();
@@ -166,6 +227,9 @@ fn main() {
         }
         for form in Form::ALL.into_iter().filter(|form| form.is_available() && chosen(form.name())) {
             print(form.name(), 1, row(Some(form), sequences, &Serial));
+            if let Some(limit) = limit_ms(form, sequences) {
+                println!("{:<10} {sequences:>4} {:>8} {limit:>10.3}", "  limit", 1);
+            }
             let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool of two threads");
             print(form.name(), 2, pool.install(|| row(Some(form), sequences, &Rayon)));
         }
