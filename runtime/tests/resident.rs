@@ -286,6 +286,23 @@ fn threads_share_an_engine() {
     });
 }
 
+/// States that pass to and fro between two engines which run all the while.
+#[test]
+fn engines_exchange_states() {
+    const FRAMES: usize = 60;
+    let engines = [Binding::On, Binding::On].map(live);
+    let run = |name: usize, first: usize| -> Vec<f32> {
+        let mut state = StepState::default();
+        (0..FRAMES).flat_map(|t| engines[(first + t) % 2].advance(&frame(name, t), &mut [&mut state]).unwrap()).collect()
+    };
+    let expected: Vec<Vec<f32>> = (0..4).map(|name| run(name, 0)).collect();
+    std::thread::scope(|scope| {
+        for (name, expected) in expected.iter().enumerate() {
+            scope.spawn(move || assert_eq!(&run(name, name), expected, "stream {name}"));
+        }
+    });
+}
+
 /// What a user sees: streams, with people who go and others who come.
 #[test]
 fn live_streams_say_the_same() {

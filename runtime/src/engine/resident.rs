@@ -186,10 +186,11 @@ impl Resident {
         let work = Work { plans: BTreeMap::new(), buffers: None, slab, graphs: 0, gather, scatter };
         let slots = Slots { free: Vec::new(), end: FIRST };
         let resident = Self { path: path.to_owned(), device, layout, model, cuda_graph, slots: Mutex::new(slots), work: Mutex::new(work) };
-        let mut work = resident.work();
-        resident.hold_rows(&mut work, resident.rows(1))?;
-        resident.hold_slots(&mut work, FIRST)?;
-        drop(work);
+        resident.model.with(|model| {
+            let mut work = resident.work();
+            resident.hold_rows(model, &mut work, resident.rows(1))?;
+            resident.hold_slots(&mut work, FIRST)
+        })?;
         Ok(Arc::new(resident))
     }
 
@@ -246,8 +247,23 @@ impl Resident {
     /// One frame of each of these streams; `input` (B, 17, C) and the states have been checked. Returns the poses (B, 17, 3). No state has
     /// changed where it fails, unless the device fails while it writes them: then those of these streams begin anew.
     pub fn advance(self: &Arc<Self>, input: &[f32], states: &mut [&mut StepState]) -> Result<Vec<f32>, Error> {
-        let mut work = self.work();
-        let work = &mut *work;
+        // Before anything of this engine is held: the other one may be doing the same with states of this one.
+        for state in states.iter_mut() {
+            if matches!(&state.place, Place::Slot(slot) if !Arc::ptr_eq(&slot.resident, self)) {
+                state.on_host(self.state_len())?;
+            }
+        }
+        // All of it on the thread of the CUDA graphs, if there is one: whoever waits for that thread holds nothing.
+        self.model.with(|model| self.advance_alone(model, &mut self.work(), input, states))
+    }
+
+    fn advance_alone(
+        self: &Arc<Self>,
+        model: &mut Session,
+        work: &mut Work,
+        input: &[f32],
+        states: &mut [&mut StepState],
+    ) -> Result<Vec<f32>, Error> {
         let failed = |error: ort::Error| self.failed(&error);
         let rows = self.rows(states.len());
         let mut streams = Vec::with_capacity(states.len());
@@ -257,12 +273,12 @@ impl Resident {
         }
         let end = self.slots().end;
         self.hold_slots(work, end)?;
-        self.hold_rows(work, rows)?;
+        self.hold_rows(model, work, rows)?;
         for some in to_write.chunks(MOST_WRITTEN) {
             let some: Vec<(&[f32], usize)> = some.iter().map(|(_, numbers, slot)| (numbers.as_slice(), *slot)).collect();
             self.write(work, &some).map_err(failed)?;
         }
-        self.run_model(work, input, &streams, rows).map_err(failed)?;
+        self.run_model(model, work, input, &streams, rows).map_err(failed)?;
         let scattered = self.scatter(work, &streams, rows);
         for (state, stream) in states.iter_mut().zip(streams) {
             match stream.new {
@@ -284,7 +300,7 @@ impl Resident {
         };
         let numbers = match &mut state.place {
             Place::Fresh => return Ok(anew(Some(ZEROS))),
-            Place::Slot(slot) if Arc::ptr_eq(&slot.resident, self) => {
+            Place::Slot(slot) => {
                 let index = slot.index;
                 // A slot that somebody else has a share of keeps what it holds.
                 return Ok(match Arc::get_mut(slot) {
@@ -292,7 +308,6 @@ impl Resident {
                     None => anew(Some(index)),
                 });
             }
-            Place::Slot(of_another_engine) => of_another_engine.read()?,
             Place::Host(numbers) => numbers.clone(),
         };
         if numbers.len() != self.state_len() {
@@ -343,12 +358,12 @@ impl Resident {
     }
 
     /// There are buffers for so many rows.
-    fn hold_rows(&self, work: &mut Work, rows: usize) -> Result<(), Error> {
+    fn hold_rows(&self, model: &mut Session, work: &mut Work, rows: usize) -> Result<(), Error> {
         if work.buffers.as_ref().is_some_and(|buffers| buffers.rows >= rows) {
             return Ok(());
         }
         let graphs: Vec<CudaGraph> = std::mem::take(&mut work.plans).into_values().filter_map(|plan| plan.graph).collect();
-        self.model.with(|model| graphs.iter().for_each(|graph| graph.release(model)));
+        graphs.iter().for_each(|graph| graph.release(model));
         work.buffers = None; // first, so that both need not fit
         let made = self.buffers(&work.gather, rows).map_err(|error| {
             let reason = format!("there is no memory for {rows} streams in one call ({})", one_line(error.message()));
@@ -423,24 +438,25 @@ impl Resident {
 
     /// The numbers in a slot.
     fn read(&self, slot: usize) -> Result<Vec<f32>, Error> {
-        let failed = |error: ort::Error| self.failed(&error);
-        let mut work = self.work();
+        self.model.with(|_| self.read_alone(&mut self.work(), slot)).map_err(|error| self.failed(&error))
+    }
+
+    fn read_alone(&self, work: &mut Work, slot: usize) -> ort::Result<Vec<f32>> {
         let new = |row: &Row| Block::new(&work.gather, self.device, bound::Place::Host, row.len());
-        let blocks = self.layout.rows.iter().map(new).collect::<ort::Result<Vec<_>>>().map_err(failed)?;
-        self.copy_out(&mut work, &[slot], &blocks).map_err(failed)?;
+        let blocks = self.layout.rows.iter().map(new).collect::<ort::Result<Vec<_>>>()?;
+        self.copy_out(work, &[slot], &blocks)?;
         Ok(blocks.iter().flat_map(|block| block.numbers()).copied().collect())
     }
 
     /// Gathers the streams' rows and runs the model on them; the slab stays as it is.
-    fn run_model(&self, work: &mut Work, input: &[f32], streams: &[Stream], rows: usize) -> ort::Result<()> {
+    fn run_model(&self, model: &mut Session, work: &mut Work, input: &[f32], streams: &[Stream], rows: usize) -> ort::Result<()> {
         let Work { plans, buffers: Some(buffers), slab, graphs, gather, scatter } = work else { return Err(no_buffers()) };
         let plan = match plans.entry(rows) {
             std::collections::btree_map::Entry::Occupied(held) => held.into_mut(),
             std::collections::btree_map::Entry::Vacant(place) => {
                 *graphs += 1;
                 let graph = self.cuda_graph.then(|| CudaGraph::new(*graphs)).transpose()?;
-                let model = self.model.with(|session| self.bind_model(session, buffers, rows))?;
-                place.insert(Plan { model, graph, around: None })
+                place.insert(Plan { model: self.bind_model(model, buffers, rows)?, graph, around: None })
             }
         };
         let (bound, _) = match &mut plan.around {
@@ -457,8 +473,7 @@ impl Resident {
             bound.input("keypoints", &*buffers.keypoints_host.view(0, &[rows, 1, JOINTS, self.layout.channels])?)?;
         }
         bound.run(gather, None)?;
-        let Plan { model, graph, .. } = plan;
-        self.model.with(|session| model.run(session, graph.as_ref()))
+        plan.model.run(model, plan.graph.as_ref())
     }
 
     /// Scatters what came out of the model into the slab, and brings the poses to the host.
