@@ -64,7 +64,7 @@ impl OrtGraph {
                 .and_then(|domain| Ok(builder.with_operators(domain)?))
                 .map_err(|error| failed(one_line(error.message())))?;
         }
-        builder = on_device(builder, options.device, options.cuda_graph)?;
+        builder = on_device(builder, options.device, ep::CUDA::default().with_cuda_graph(options.cuda_graph))?;
         let mut commit = || builder.commit_from_file(path);
         let session = if options.custom_op { poselift_scan_ort::commit_with_operators(commit) } else { commit() };
         let session = session.map_err(|error| open_error(path, options, error.message()))?;
@@ -177,7 +177,9 @@ pub(super) fn around_a_step(path: &Path, options: &EngineOptions, lens: &[usize]
     let failed = |error: ort::Error| Error::Run { path: path.to_owned(), reason: one_line(error.message()) };
     // Around a graph of TensorRT too: these lie in the same GPU's memory.
     let device = options.device.gpu().map_or(Device::Cpu, |index| Device::Cuda { index });
-    let builder = || on_device(session_builder(path, options)?, device, false);
+    // Slabs are large and few: taken as they are asked for, not rounded up to powers of two.
+    let cuda = || ep::CUDA::default().with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
+    let builder = || on_device(session_builder(path, options)?, device, cuda());
     Ok([slots::gather(&builder()?, lens).map_err(failed)?, slots::scatter(&builder()?, lens).map_err(failed)?])
 }
 
@@ -186,9 +188,9 @@ fn tensor<'a>(input: &View<'a>) -> ort::Result<SessionInputValue<'a>> {
     Ok(TensorRef::from_array_view((input.shape, input.values))?.into())
 }
 
-fn on_device(builder: SessionBuilder, device: Device, cuda_graph: bool) -> Result<SessionBuilder, Error> {
+fn on_device(builder: SessionBuilder, device: Device, cuda: ep::CUDA) -> Result<SessionBuilder, Error> {
     // Without `error_on_failure` a provider that cannot start leaves the model on the CPU, silently.
-    let cuda = |index| ep::CUDA::default().with_device_id(index).with_cuda_graph(cuda_graph).build().error_on_failure();
+    let cuda = |index| cuda.with_device_id(index).build().error_on_failure();
     let (providers, mend) = match device {
         Device::Cpu | Device::Auto => return Ok(builder), // `settled` left no other than the CPU
         Device::Cuda { index } => (vec![cuda(index)], "take the library of onnxruntime-gpu, put the CUDA 13 libraries on LD_LIBRARY_PATH"),
@@ -222,7 +224,7 @@ pub(super) fn automatic_device(library: Option<&Path>) -> Result<Device, Error> 
         }
         let words = |error: &ort::Error| one_line(error.message());
         let builder = Session::builder(&environment).map_err(|error| words(&error))?;
-        let mut builder = on_device(builder, gpu, false).map_err(|error| error.to_string())?;
+        let mut builder = on_device(builder, gpu, ep::CUDA::default()).map_err(|error| error.to_string())?;
         builder.commit_from_memory(IDENTITY).map(drop).map_err(|error| words(&error))
     };
     Ok(*TRIED.get_or_init(|| match start() {
