@@ -255,3 +255,24 @@ fn a_library_that_is_too_old_is_one_sentence() {
     refused(info(&old), &["is ONNX Runtime 1.18.1, but 1.31 or newer is needed"]);
     refused(info(&other), &["cannot be used as the ONNX Runtime library (it is another library)"]);
 }
+
+#[test]
+fn bench_says_how_it_ran() {
+    let files = Files::new();
+    let step = common::summing(-1).write(files.folder.path(), "step.onnx");
+    let bench = |model: &Path| {
+        let mut command = runtime();
+        command.arg("bench").arg(model).args(["--seconds", "0.05", "--warm-up", "0", "--threads", "1"]);
+        command
+    };
+    for model in [&files.model, &step] {
+        for (options, binding) in [(&[][..], "off"), (&["--binding", "on"], "on"), (&["--binding", "off"], "off")] {
+            let assert = bench(model).arg("--json").args(options).assert().success();
+            let report: serde_json::Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+            assert_eq!((&report["device"], &report["binding"], &report["cuda_graph"]), (&"cpu".into(), &binding.into(), &false.into()));
+        }
+        refused(bench(model).arg("--cuda-graph").assert(), &["a CUDA graph was asked for, but the model runs on the processor"]);
+        let assert = bench(model).args(["--binding", "on"]).assert().success();
+        assert!(String::from_utf8_lossy(&assert.get_output().stdout).contains("on cpu, tensors bound, 1 threads"));
+    }
+}

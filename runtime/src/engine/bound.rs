@@ -16,7 +16,7 @@ use super::Device;
 
 /// Where a block lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Memory {
     /// In the memory of the device.
     Device,
     /// In the program's own memory, from which and to which the device copies: pinned where the device is a GPU.
@@ -38,22 +38,22 @@ pub(super) struct Block<T: Number> {
 
 impl<T: Number> Block<T> {
     /// Room for `len` numbers, which may be anything at first.
-    pub fn new(session: &Session, device: Device, place: Place, len: usize) -> ort::Result<Self> {
+    pub fn new(session: &Session, device: Device, memory: Memory, len: usize) -> ort::Result<Self> {
         let on = |name, kind| -> ort::Result<Allocator> {
             let index = device.gpu().unwrap_or(0);
             Allocator::new(session, MemoryInfo::new(name, index, AllocatorType::Device, kind)?)
         };
-        let allocator = match (device.is_gpu(), place) {
+        let allocator = match (device.is_gpu(), memory) {
             (false, _) => Allocator::default(),
-            (true, Place::Device) => on(AllocationDevice::CUDA, MemoryType::Default)?,
-            (true, Place::Host) => on(AllocationDevice::CUDA_PINNED, MemoryType::CPUOutput).unwrap_or_else(|error| {
+            (true, Memory::Device) => on(AllocationDevice::CUDA, MemoryType::Default)?,
+            (true, Memory::Host) => on(AllocationDevice::CUDA_PINNED, MemoryType::CPUOutput).unwrap_or_else(|error| {
                 // Right all the same, only slower.
                 tracing::warn!("the GPU copies from and to memory that is not pinned: {}", error.message());
                 Allocator::default()
             }),
         };
         let tensor = Tensor::new(&allocator, [len])?;
-        Ok(Self { tensor, len, on_host: place == Place::Host })
+        Ok(Self { tensor, len, on_host: memory == Memory::Host })
     }
 
     /// The numbers from `start` on as a tensor of this shape; it must not be used longer than the block.
@@ -174,14 +174,14 @@ mod tests {
         let environment = onnxruntime::environment(None).expect("the library");
         let session = Session::builder(&environment).and_then(|mut builder| builder.commit_from_memory(super::super::ort::IDENTITY));
         let session = session.expect("a session");
-        let mut block = Block::<f32>::new(&session, Device::Cpu, Place::Host, 12).expect("a block");
+        let mut block = Block::<f32>::new(&session, Device::Cpu, Memory::Host, 12).expect("a block");
         block.numbers_mut().iter_mut().enumerate().for_each(|(i, x)| *x = i as f32);
         let view = block.view(4, &[2, 4]).expect("it fits");
         assert_eq!(view.extract_tensor().1, [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
-        let mut other = Block::<f32>::new(&session, Device::Cpu, Place::Device, 12).expect("a block");
+        let mut other = Block::<f32>::new(&session, Device::Cpu, Memory::Device, 12).expect("a block");
         block.copy_to(&mut other).expect("copied");
         assert_eq!(other.view(3, &[2]).expect("it fits").extract_tensor().1, [3.0, 4.0]);
-        assert!(block.copy_to(&mut Block::new(&session, Device::Cpu, Place::Device, 11).expect("a block")).is_err());
+        assert!(block.copy_to(&mut Block::new(&session, Device::Cpu, Memory::Device, 11).expect("a block")).is_err());
         for (start, shape) in [(5, vec![2, 4]), (13, vec![0]), (0, vec![usize::MAX, 2]), (usize::MAX, vec![2])] {
             assert!(block.view(start, &shape).is_err(), "{shape:?} from {start} on");
         }

@@ -4,7 +4,7 @@ use ort::{session::Session, value::TensorRef};
 
 use super::{
     Device, Port,
-    bound::{Block, Bound, CudaGraph, Place},
+    bound::{Block, Bound, CudaGraph, Memory},
     graph::View,
 };
 
@@ -76,19 +76,19 @@ impl Kept {
                 captured.graph.release(session);
             }
         }
-        let block = |place, shape: &[usize]| Block::new(session, ports.device, place, shape.iter().product());
-        let inputs_in = |place| shapes.iter().map(|shape| block(place, shape)).collect::<ort::Result<Vec<_>>>();
-        let outputs_in = |place| output_shapes.iter().map(|shape| block(place, shape)).collect::<ort::Result<Vec<_>>>();
-        let inputs = if ports.device.is_gpu() || ports.cuda_graph { inputs_in(Place::Host)? } else { Vec::new() };
-        let outputs = outputs_in(Place::Host)?;
+        let block = |memory, shape: &[usize]| Block::new(session, ports.device, memory, shape.iter().product());
+        let inputs_in = |memory| shapes.iter().map(|shape| block(memory, shape)).collect::<ort::Result<Vec<_>>>();
+        let outputs_in = |memory| output_shapes.iter().map(|shape| block(memory, shape)).collect::<ort::Result<Vec<_>>>();
+        let inputs = if ports.device.is_gpu() || ports.cuda_graph { inputs_in(Memory::Host)? } else { Vec::new() };
+        let outputs = outputs_in(Memory::Host)?;
         let captured = match ports.cuda_graph {
             false => None,
             true => {
                 self.graphs += 1;
                 Some(Captured {
                     graph: CudaGraph::new(self.graphs)?,
-                    inputs: inputs_in(Place::Device)?,
-                    outputs: outputs_in(Place::Device)?,
+                    inputs: inputs_in(Memory::Device)?,
+                    outputs: outputs_in(Memory::Device)?,
                 })
             }
         };

@@ -6,7 +6,8 @@
 //! as the library does before it captures one, changes nothing.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, btree_map::Entry},
     fmt,
     ops::Range,
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use pose::JOINTS;
 
 use super::{
     Device,
-    bound::{self, Block, Bound, CudaGraph},
+    bound::{Block, Bound, CudaGraph, Memory},
     ort::Runner,
     slots,
     state::{Place, StepState},
@@ -80,9 +81,12 @@ impl fmt::Debug for Resident {
 /// Which slots are somebody's.
 #[derive(Debug)]
 struct Slots {
-    free: Vec<usize>,
+    /// The lowest is taken first.
+    free: BinaryHeap<Reverse<usize>>,
     /// Those from here on were never anybody's.
     end: usize,
+    /// As many as there may be.
+    most: usize,
 }
 
 /// A stream's place in the slab; it goes back when this is dropped.
@@ -99,7 +103,7 @@ impl fmt::Debug for Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.resident.slots().free.push(self.index);
+        self.resident.slots().free.push(Reverse(self.index));
     }
 }
 
@@ -184,7 +188,8 @@ impl Resident {
     ) -> Result<Arc<Self>, Error> {
         let slab = Slab { capacity: 0, states: Vec::new() };
         let work = Work { plans: BTreeMap::new(), buffers: None, slab, graphs: 0, gather, scatter };
-        let slots = Slots { free: Vec::new(), end: FIRST };
+        let longest = layout.rows.iter().map(Row::len).max().unwrap_or(1);
+        let slots = Slots { free: BinaryHeap::new(), end: FIRST, most: MOST_NUMBERS / longest.max(1) };
         let resident = Self { path: path.to_owned(), device, layout, model, cuda_graph, slots: Mutex::new(slots), work: Mutex::new(work) };
         resident.model.with(|model| {
             let mut work = resident.work();
@@ -216,6 +221,11 @@ impl Resident {
         self.slots().end - FIRST
     }
 
+    #[cfg(test)]
+    pub fn limit_slots(&self, most: usize) {
+        self.slots().most = FIRST + most;
+    }
+
     fn failed(&self, error: &ort::Error) -> Error {
         tracing::debug!("{}", error.message());
         Error::Run { path: self.path.clone(), reason: one_line(error.message()) }
@@ -237,7 +247,7 @@ impl Resident {
 
     fn take_slot(self: &Arc<Self>) -> Slot {
         let mut slots = self.slots();
-        let index = slots.free.pop().unwrap_or_else(|| {
+        let index = slots.free.pop().map(|Reverse(index)| index).unwrap_or_else(|| {
             slots.end += 1;
             slots.end - 1
         });
@@ -268,14 +278,14 @@ impl Resident {
         let rows = self.rows(states.len());
         let mut streams = Vec::with_capacity(states.len());
         let mut to_write = Vec::new();
-        for (index, state) in states.iter_mut().enumerate() {
-            streams.push(self.seat(state, |numbers, slot| to_write.push((index, numbers, slot)))?);
+        for state in states.iter_mut() {
+            streams.push(self.seat(state, |numbers, slot| to_write.push((numbers, slot)))?);
         }
-        let end = self.slots().end;
+        let end = streams.iter().map(|stream| stream.to + 1).max().unwrap_or(FIRST);
         self.hold_slots(work, end)?;
         self.hold_rows(model, work, rows)?;
         for some in to_write.chunks(MOST_WRITTEN) {
-            let some: Vec<(&[f32], usize)> = some.iter().map(|(_, numbers, slot)| (numbers.as_slice(), *slot)).collect();
+            let some: Vec<(&[f32], usize)> = some.iter().map(|(numbers, slot)| (numbers.as_slice(), *slot)).collect();
             self.write(work, &some).map_err(failed)?;
         }
         self.run_model(model, work, input, &streams, rows).map_err(failed)?;
@@ -324,8 +334,7 @@ impl Resident {
         if end <= work.slab.capacity {
             return Ok(());
         }
-        let longest = self.layout.rows.iter().map(Row::len).max().unwrap_or(1);
-        let most = MOST_NUMBERS / longest.max(1);
+        let most = self.slots().most;
         let capacity = end.next_power_of_two().max(FIRST_CAPACITY).min(most);
         if capacity < end {
             let reason = format!("its memory has room for the states of {} streams, and no more", most.saturating_sub(FIRST));
@@ -339,7 +348,7 @@ impl Resident {
 
     /// Another slab with what this one holds.
     fn grow(&self, work: &mut Work, capacity: usize) -> ort::Result<()> {
-        let new = |row: &Row| Block::new(&work.gather, self.device, bound::Place::Device, capacity * row.len());
+        let new = |row: &Row| Block::new(&work.gather, self.device, Memory::Device, capacity * row.len());
         let larger = Slab { capacity, states: self.layout.rows.iter().map(new).collect::<ort::Result<_>>()? };
         let held = work.slab.capacity;
         if held > 0 {
@@ -374,7 +383,7 @@ impl Resident {
     }
 
     fn buffers(&self, session: &Session, rows: usize) -> ort::Result<Buffers> {
-        use bound::Place::{Device, Host};
+        use Memory::{Device, Host};
         let (input, output) = (rows * JOINTS * self.layout.channels, rows * JOINTS * 3);
         let state = |row: &Row| Block::new(session, self.device, Device, rows * row.len());
         let states = || self.layout.rows.iter().map(state).collect::<ort::Result<Vec<_>>>();
@@ -442,7 +451,7 @@ impl Resident {
     }
 
     fn read_alone(&self, work: &mut Work, slot: usize) -> ort::Result<Vec<f32>> {
-        let new = |row: &Row| Block::new(&work.gather, self.device, bound::Place::Host, row.len());
+        let new = |row: &Row| Block::new(&work.gather, self.device, Memory::Host, row.len());
         let blocks = self.layout.rows.iter().map(new).collect::<ort::Result<Vec<_>>>()?;
         self.copy_out(work, &[slot], &blocks)?;
         Ok(blocks.iter().flat_map(|block| block.numbers()).copied().collect())
@@ -452,8 +461,8 @@ impl Resident {
     fn run_model(&self, model: &mut Session, work: &mut Work, input: &[f32], streams: &[Stream], rows: usize) -> ort::Result<()> {
         let Work { plans, buffers: Some(buffers), slab, graphs, gather, scatter } = work else { return Err(no_buffers()) };
         let plan = match plans.entry(rows) {
-            std::collections::btree_map::Entry::Occupied(held) => held.into_mut(),
-            std::collections::btree_map::Entry::Vacant(place) => {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(place) => {
                 *graphs += 1;
                 let graph = self.cuda_graph.then(|| CudaGraph::new(*graphs)).transpose()?;
                 place.insert(Plan { model: self.bind_model(model, buffers, rows)?, graph, around: None })

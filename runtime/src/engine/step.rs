@@ -615,4 +615,20 @@ mod tests {
         stays.clear();
         assert_eq!(resident.slots_in_use(), 0);
     }
+
+    #[test]
+    fn who_finds_no_room_is_told_and_the_others_go_on() {
+        let options = EngineOptions { threads: 1, binding: Binding::On, ..EngineOptions::default() };
+        let engine = StepEngine::open(LIVE_XS, &options).expect("it opens");
+        engine.resident.as_ref().expect("states are kept").limit_slots(20);
+        let mut inside = vec![StepState::default(); 20];
+        let frames = |streams: usize, t: usize| -> Vec<f32> { (0..streams).flat_map(|stream| frame(t + stream)).collect() };
+        engine.advance(&frames(20, 0), &mut inside.iter_mut().collect::<Vec<_>>()).expect("poses");
+        let mut late = vec![StepState::default(); 3];
+        let error = engine.advance(&frames(3, 0), &mut late.iter_mut().collect::<Vec<_>>()).expect_err("no room");
+        assert!(error.to_string().contains("room for the states of 20 streams, and no more"), "{error}");
+        engine.advance(&frames(20, 1), &mut inside.iter_mut().collect::<Vec<_>>()).expect("poses of those inside");
+        inside.truncate(17);
+        engine.advance(&frames(3, 0), &mut late.iter_mut().collect::<Vec<_>>()).expect("poses now that others have left");
+    }
 }
