@@ -86,7 +86,12 @@ __device__ __forceinline__ Element narrow(float x) {
 __device__ __forceinline__ float widen(Element x) { return __uint_as_float((uint32)x.bits << 16); }
 __device__ __forceinline__ Element narrow(float x) {
   Element y;
+#if __CUDA_ARCH__ >= 800
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+#else // Turing has no such instruction: to nearest, ties to even; NaN stays NaN
+  const uint32 bits = __float_as_uint(x);
+  y.bits = (unsigned short)(x != x ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+#endif
   return y;
 }
 #endif

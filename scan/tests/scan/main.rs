@@ -10,4 +10,5 @@ mod nvrtc;
 mod on_device;
 mod oracle;
 mod refusals;
+mod scripts;
 mod stand_in;

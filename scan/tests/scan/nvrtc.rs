@@ -70,7 +70,7 @@ fn ready() -> bool {
 #[test]
 fn nothing_spills_on_any_architecture() {
     if ready() {
-        for architecture in [80, 90, 100] {
+        for architecture in [75, 80, 90, 100, 120] {
             for element in [ElementType::F32, ElementType::F16, ElementType::BF16] {
                 check(architecture, element, 16);
             }
