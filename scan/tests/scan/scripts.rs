@@ -16,7 +16,7 @@ fn every_script_says_what_is_missing() {
         assert!(words.starts_with("FAIL: ") && words.lines().count() == 1, "{script}: {words}");
         words
     };
-    const SCRIPTS: [&str; 5] = ["scan.sh", "torch_scan.sh", "ort_scan.sh", "streams.sh", "train.sh"];
+    const SCRIPTS: [&str; 6] = ["scan.sh", "torch_scan.sh", "ort_scan.sh", "binding.sh", "streams.sh", "train.sh"];
     for script in SCRIPTS {
         let words = says(script);
         assert!(words.contains(" is missing; tests/gpu/README.md says how to make it"), "{script}: {words}");
@@ -26,6 +26,8 @@ fn every_script_says_what_is_missing() {
     for file in [
         "gpu_scan",
         "gpu_autograd",
+        "gpu_binding",
+        "clip-xs.onnx",
         "runtime",
         "trainer",
         "mocap",
