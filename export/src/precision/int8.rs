@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::Error;
 use crate::{
     onnx::{
-        DataType, Extent, f32_tensor, f32s_of, i8_tensor, int, node,
+        DataType, Extent, drop_unused_constants, f32_tensor, f32s_of, i8_tensor, int, node,
         proto::{GraphProto, ModelProto, NodeProto, TensorProto},
         u8_tensor, value_info,
     },
@@ -202,11 +202,6 @@ fn is_matmul(node: &NodeProto) -> bool {
 
 fn is_large_matrix(tensor: &TensorProto) -> bool {
     tensor.data_type == Some(DataType::Float as i32) && tensor.dims.len() == 2 && tensor.dims.iter().all(|&size| size >= SMALLEST as i64)
-}
-
-fn drop_unused_constants(graph: &mut GraphProto) {
-    let used: HashSet<&String> = graph.node.iter().flat_map(|node| &node.input).collect();
-    graph.initializer.retain(|tensor| tensor.name.as_ref().is_some_and(|name| used.contains(name)));
 }
 
 #[cfg(test)]

@@ -52,6 +52,12 @@ impl Constant {
         Self { label: format!("{}/rows_{start}", self.label), shape, values }
     }
 
+    /// Columns `start..start + count` of a matrix.
+    pub fn columns(&self, start: usize, count: usize) -> Self {
+        let values = self.values.chunks_exact(self.shape[1]).flat_map(|row| &row[start..start + count]).copied().collect();
+        Self { label: format!("{}/columns_{start}", self.label), shape: vec![self.shape[0], count], values }
+    }
+
     /// Both, broadcast to `shape`, computed in f64.
     pub fn zip(&self, other: &Self, shape: &[usize], suffix: &str, f: impl Fn(f64, f64) -> f64) -> Self {
         let (a, b) = (self.broadcast_strides(shape), other.broadcast_strides(shape));
@@ -98,6 +104,7 @@ mod tests {
         let b = Constant::new("b", &[3], vec![10.0, 20.0, 30.0]);
         assert_eq!(a.zip(&b, &[2, 3], "add", |x, y| x + y).values, [10.0, 21.0, 32.0, 13.0, 24.0, 35.0]);
         assert_eq!(a.rows(1, 1).values, [3.0, 4.0, 5.0]);
+        assert_eq!(a.columns(1, 2).values, [1.0, 2.0, 4.0, 5.0]);
         assert_eq!((a.place(), a.transpose(&[1, 0]).place(), b.place()), ("a", "a", ""));
     }
 }

@@ -14,7 +14,7 @@ pub use dims::Dim;
 
 use crate::{
     onnx::{
-        Builder, Outputs, ints,
+        Builder, Outputs, ints, norm_biases,
         proto::{AttributeProto, ModelProto},
     },
     scan_function::{self, ElementType, ScanForm, TwoForms},
@@ -35,6 +35,8 @@ struct State {
     relaid: HashMap<String, String>,
     /// Linear maps by their output: parts and multiples of them are made of parts and multiples of their weights.
     linears: HashMap<String, LinearMap>,
+    /// Parts of values that were joined along the last axis, by their names.
+    joins: HashMap<String, Vec<Value>>,
 }
 
 /// `y = x weight^T + bias` of constants.
@@ -147,6 +149,7 @@ impl Recorder {
             .collect();
         let State { builder, .. } = self.0.take();
         let mut model = builder.finish(name, &outputs);
+        model.graph.iter_mut().for_each(norm_biases::into_weights);
         let nodes = model.graph.iter().flat_map(|graph| &graph.node);
         if let Some(form) = ScanForm::shared(nodes.filter(|node| node.op_type.as_deref() == Some(scan::schema::OP)))? {
             model.functions.push(scan_function::function(form, ElementType::F32));

@@ -10,6 +10,9 @@ use crate::onnx::{float, int, ints};
 /// From here to the end of an axis.
 const END: i64 = i64::MAX;
 
+/// Products of joined channels with fewer outputs than this are sums of products of the parts: the join would cost more.
+const FEW_OUTPUTS: usize = 16;
+
 /// Splits a shape into all but the last axis and the last.
 #[track_caller]
 fn split_dims(dims: &[Dim]) -> (&[Dim], &Dim) {
@@ -40,8 +43,7 @@ impl Recorded {
     fn linear_of_constants(&self, x: &Value, weight: Rc<Constant>, bias: Option<Rc<Constant>>) -> Self {
         let recorder = &self.recorder;
         let place = weight.place().to_owned();
-        let transposed = recorder.constant_name(&weight.transpose(&[1, 0]));
-        let mut name = recorder.node(&place, "MatMul", &[&x.name, &transposed], vec![]);
+        let mut name = self.product_of_constants(x, &weight);
         if let Some(bias) = &bias {
             let bias = recorder.constant_name(bias);
             name = recorder.node(&place, "Add", &[&name, &bias], vec![]);
@@ -49,6 +51,24 @@ impl Recorded {
         let dims = with_last(&x.dims, weight.shape[0]);
         recorder.0.borrow_mut().linears.insert(name.clone(), LinearMap { x: x.clone(), weight, bias });
         recorder.value(Value { name, dims, layout: x.layout })
+    }
+
+    /// `x weight^T`, part by part where x is joined and the result is narrow.
+    fn product_of_constants(&self, x: &Value, weight: &Constant) -> String {
+        let recorder = &self.recorder;
+        let product = |x: &Value, weight: &Constant| {
+            let transposed = recorder.constant_name(&weight.transpose(&[1, 0]));
+            recorder.node(weight.place(), "MatMul", &[&x.name, &transposed], vec![])
+        };
+        let parts = recorder.0.borrow().joins.get(&x.name).cloned().filter(|_| weight.shape[0] < FEW_OUTPUTS);
+        let mut start = 0;
+        let products = parts.into_iter().flatten().map(|part| {
+            let channels = fixed(split_dims(&part.dims).1, "the channels of a part");
+            start += channels;
+            product(&part, &weight.columns(start - channels, channels))
+        });
+        let sum = products.reduce(|sum, product| recorder.node(weight.place(), "Add", &[&sum, &product], vec![]));
+        sum.unwrap_or_else(|| product(x, weight))
     }
 
     /// The linear map whose output this is.
@@ -237,10 +257,11 @@ impl Tensor for Recorded {
         let Some(first) = parts.first() else { panic!("nothing to join") };
         let swapped = parts.iter().any(|part| matches!(&part.kind, Kind::Value(value) if value.layout == Layout::Swapped));
         let layout = if swapped { Layout::Swapped } else { Layout::Plain };
-        let names: Vec<String> = parts.iter().map(|part| part.operand(layout)).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let values: Vec<Value> = parts.iter().map(|part| Value { name: part.operand(layout), dims: part.dims(), layout }).collect();
+        let names: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
         let length = parts.iter().map(|part| fixed(split_dims(&part.dims()).1, "the channels of a part")).sum();
         let name = first.recorder.node("", "Concat", &names, vec![int("axis", -1)]);
+        first.recorder.0.borrow_mut().joins.insert(name.clone(), values);
         first.recorder.value(Value { name, dims: with_last(&first.dims(), length), layout })
     }
 
@@ -427,20 +448,21 @@ impl Tensor for Recorded {
             return (self.like(&x, y), as_state(self.frames(&values, 1, END)));
         }
 
-        // As an image of one row, (S, E, 1, L): engines have their fast depthwise convolution for images.
+        // As an image of one row, (S, E, 1, L): engines have their fast depthwise convolution for images, and ONNX Runtime takes in
+        // the transpositions around it where they are those between channels last and channels first.
         let (values, padding) = match state {
             Some(state) => (recorder.node(&place, "Concat", &[&state.to_value().name, &x.name], vec![int("axis", 1)]), 0),
             None => (x.name.clone(), before),
         };
-        let row = recorder.i64s(&[2]);
-        let image = recorder.node(&place, "Unsqueeze", &[&recorder.transpose(&values, &[0, 2, 1]), &row], vec![]);
+        let row = recorder.i64s(&[1]);
+        let image = recorder.transpose(&recorder.node(&place, "Unsqueeze", &[&values, &row], vec![]), &[0, 3, 1, 2]);
         let taps = match weight.as_constant() {
             Some(taps) => recorder.constant_name(&Constant { shape: vec![channels, 1, 1, kernel], ..(**taps).clone() }),
-            None => recorder.node(&place, "Unsqueeze", &[&weight.to_value().name, &row], vec![]),
+            None => recorder.node(&place, "Unsqueeze", &[&weight.to_value().name, &recorder.i64s(&[2])], vec![]),
         };
         let attributes = vec![int("group", channels as i64), ints("kernel_shape", &[1, kernel as i64]), ints("pads", &[0, padding, 0, 0])];
         let filtered = recorder.node(&place, "Conv", &[&image, &taps, &bias.to_value().name], attributes);
-        let y = recorder.transpose(&recorder.node(&place, "Squeeze", &[&filtered, &row], vec![]), &[0, 2, 1]);
+        let y = recorder.node(&place, "Squeeze", &[&recorder.transpose(&filtered, &[0, 2, 3, 1]), &row], vec![]);
 
         // The last K - 1 frames, with the zeros before the first one where there are too few.
         let seen = if padding == 0 {
