@@ -1,8 +1,10 @@
-//! Products with weights in 8 bits.
+//! Products in 8 bits.
 //!
 //! Each `x W` becomes `QuantizeLinear`, `DequantizeLinear`, `MatMul` with a dequantised W: the standard form (QDQ), which says what
 //! is rounded and which engines turn into one product of whole numbers. Weights have a scale for each output; what goes into a
-//! product has one scale and zero point, from its range over motion that the caller gives.
+//! product has one scale and zero point, from its range over motion that the caller gives. Large products of two values
+//! (attention over frames, a frame with those like it) are done likewise; not the one whose largest elements choose the
+//! neighbours of the temporal graph, which a rounding would change.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -25,9 +27,11 @@ const LARGEST_WEIGHT: f32 = 63.0;
 /// The products of a graph that are made smaller.
 #[derive(Clone, Debug)]
 pub struct Products {
-    /// Indices of their nodes.
+    /// Indices of the nodes of those with weights.
     nodes: Vec<usize>,
-    /// What goes into them, each once.
+    /// Indices of the nodes of those of two values. Whether they are large enough shows when the model runs.
+    of_values: Vec<usize>,
+    /// What goes into all of them, each once.
     inputs: Vec<String>,
 }
 
@@ -40,17 +44,28 @@ impl Products {
         let graph = graph_of(model);
         let weights: HashSet<&str> =
             graph.initializer.iter().filter(|tensor| is_large_matrix(tensor)).filter_map(|t| t.name.as_deref()).collect();
-        let is_product = |node: &NodeProto| is_matmul(node) && node.input.get(1).is_some_and(|weight| weights.contains(weight.as_str()));
-        let nodes: Vec<usize> = (0..graph.node.len()).filter(|&i| is_product(&graph.node[i])).collect();
+        let constants: HashSet<&str> = graph.initializer.iter().filter_map(|tensor| tensor.name.as_deref()).collect();
+        let chosen_from: HashSet<&str> =
+            graph.node.iter().filter(|node| node.op_type.as_deref() == Some("TopK")).map(|node| node.input[0].as_str()).collect();
+        let products = || (0..graph.node.len()).filter(|&i| is_matmul(&graph.node[i]));
+        let has_weights = |&i: &usize| weights.contains(graph.node[i].input[1].as_str());
+        let is_of_values = |&i: &usize| {
+            let NodeProto { input, output, .. } = &graph.node[i];
+            !chosen_from.contains(output[0].as_str()) && input.iter().all(|input| !constants.contains(input.as_str()))
+        };
+        let nodes: Vec<usize> = products().filter(has_weights).collect();
         if nodes.is_empty() {
             return Err(Error::NoProducts);
         }
+        let of_values: Vec<usize> = products().filter(is_of_values).collect();
         let mut known = HashSet::new();
-        let inputs = nodes.iter().map(|&i| graph.node[i].input[0].clone()).filter(|input| known.insert(input.clone())).collect();
-        Ok(Self { nodes, inputs })
+        let left = nodes.iter().map(|&i| &graph.node[i].input[0]);
+        let both = of_values.iter().flat_map(|&i| &graph.node[i].input);
+        let inputs = left.chain(both).filter(|input| known.insert(*input)).cloned().collect();
+        Ok(Self { nodes, of_values, inputs })
     }
 
-    /// How many there are.
+    /// How many with weights there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -70,11 +85,19 @@ struct Range {
     high: f32,
 }
 
+/// What was seen of a value.
+#[derive(Clone, Debug)]
+struct Seen {
+    range: Range,
+    /// Its last two axes are at least [`SMALLEST`] long.
+    is_large: bool,
+}
+
 /// Watches what goes into the products of a model while it runs.
 pub struct Calibration {
     session: Session,
     input: String,
-    ranges: BTreeMap<String, Range>,
+    seen: BTreeMap<String, Seen>,
     names: Vec<String>,
 }
 
@@ -86,8 +109,8 @@ impl Calibration {
     pub fn new(model: &ModelProto, products: &Products, threads: usize) -> Result<Self, Error> {
         let [input] = &graph_of(model).input[..] else { return Err(Error::Step) };
         let input = input.name.clone().unwrap_or_default();
-        let session = Session::open(&with_ranges_as_outputs(model, &products.inputs), Options { custom_op: true, threads })?;
-        Ok(Self { session, input, ranges: BTreeMap::new(), names: products.inputs.clone() })
+        let session = Session::open(&with_statistics_as_outputs(model, &products.inputs), Options { custom_op: true, threads })?;
+        Ok(Self { session, input, seen: BTreeMap::new(), names: products.inputs.clone() })
     }
 
     /// Runs the model on an input of this shape.
@@ -96,30 +119,38 @@ impl Calibration {
     /// [`Error::Run`], [`Error::NotFinite`].
     pub fn add(&mut self, shape: &[usize], values: &[f32]) -> Result<(), Error> {
         let outputs = self.session.run(&[(&self.input, shape, values)])?;
-        let numbers: Vec<f32> =
-            outputs.iter().skip(outputs.len() - 2 * self.names.len()).filter_map(|(_, values)| values.first().copied()).collect();
-        for (name, pair) in self.names.iter().zip(numbers.as_chunks::<2>().0) {
-            let [low, high] = *pair;
+        let statistics = &outputs[outputs.len() - 3 * self.names.len()..];
+        for (name, [low, high, shape]) in self.names.iter().zip(statistics.as_chunks::<3>().0) {
+            let (&[low], &[high], [.., rows, columns]) = (&low.1[..], &high.1[..], &shape.1[..]) else { continue };
             if !(low.is_finite() && high.is_finite()) {
                 return Err(Error::NotFinite { value: name.clone() });
             }
-            let range = self.ranges.entry(name.clone()).or_insert(Range { low, high });
-            (range.low, range.high) = (range.low.min(low), range.high.max(high));
+            let is_large = rows.min(*columns) >= SMALLEST as f32;
+            let seen = self.seen.entry(name.clone()).or_insert(Seen { range: Range { low, high }, is_large });
+            seen.range = Range { low: seen.range.low.min(low), high: seen.range.high.max(high) };
+            seen.is_large &= is_large;
         }
         Ok(())
     }
 }
 
-/// The model with two more outputs for each of `values`: its smallest and its largest element.
-fn with_ranges_as_outputs(model: &ModelProto, values: &[String]) -> ModelProto {
+/// The model with three more outputs for each of `values`: its smallest element, its largest, and its shape in f32.
+fn with_statistics_as_outputs(model: &ModelProto, values: &[String]) -> ModelProto {
     let mut model = model.clone();
     if let Some(graph) = &mut model.graph {
+        let outputs = |value: &str| ["low", "high", "shape", "axes"].map(|end| format!("{value}/{end}"));
         for value in values {
-            for (op, end) in [("ReduceMin", "low"), ("ReduceMax", "high")] {
-                let name = format!("{value}/{end}");
-                graph.node.push(NodeProto { attribute: vec![int("keepdims", 0)], ..node(op, &[value], &[&name]) });
-                graph.output.push(value_info(&name, DataType::Float, Some(&[] as &[Extent])));
-            }
+            let [low, high, shape, axes] = outputs(value);
+            let reduce = |op, end: &str| NodeProto { attribute: vec![int("keepdims", 0)], ..node(op, &[value], &[end]) };
+            let to_f32 = vec![int("to", DataType::Float as i64)];
+            graph.node.extend([
+                reduce("ReduceMin", &low),
+                reduce("ReduceMax", &high),
+                node("Shape", &[value], &[&axes]),
+                NodeProto { attribute: to_f32, ..node("Cast", &[&axes], &[&shape]) },
+            ]);
+            graph.output.extend([low, high].map(|name| value_info(&name, DataType::Float, Some(&[] as &[Extent]))));
+            graph.output.push(value_info(&shape, DataType::Float, None));
         }
     }
     model
@@ -130,15 +161,21 @@ fn with_ranges_as_outputs(model: &ModelProto, values: &[String]) -> ModelProto {
 pub fn to_int8(model: &ModelProto, products: &Products, calibration: &Calibration) -> ModelProto {
     let mut model = model.clone();
     let Some(graph) = &mut model.graph else { return model };
-    let quantised: HashSet<usize> = products.nodes.iter().copied().collect();
+    let with_weights: HashSet<usize> = products.nodes.iter().copied().collect();
+    let of_values: HashSet<usize> = products.of_values.iter().copied().collect();
     let weights: HashMap<String, TensorProto> =
         graph.initializer.iter().filter_map(|tensor| Some((tensor.name.clone()?, tensor.clone()))).collect();
     let mut rewriter = Rewriter { nodes: Vec::with_capacity(graph.node.len()), constants: Vec::new(), made: HashSet::new() };
     for (i, mut node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
-        if quantised.contains(&i)
-            && let (Some(range), Some(weight)) = (calibration.ranges.get(&node.input[0]), weights.get(&node.input[1]))
+        if with_weights.contains(&i)
+            && let (Some(x), Some(weight)) = (calibration.seen.get(&node.input[0]), weights.get(&node.input[1]))
         {
-            node.input = vec![rewriter.rounded(&node.input[0], *range), rewriter.weight(weight)];
+            node.input = vec![rewriter.rounded(&node.input[0], x.range), rewriter.weight(weight)];
+        } else if of_values.contains(&i)
+            && let (Some(a), Some(b)) = (calibration.seen.get(&node.input[0]), calibration.seen.get(&node.input[1]))
+            && (a.is_large && b.is_large)
+        {
+            node.input = vec![rewriter.rounded(&node.input[0], a.range), rewriter.rounded(&node.input[1], b.range)];
         }
         rewriter.nodes.push(node);
     }
@@ -212,6 +249,51 @@ mod tests {
         let weight = f32_tensor("w", &[inputs, outputs], &vec![0.5; inputs * outputs]);
         let graph = GraphProto { node: vec![node("MatMul", &["x", "w"], &["y"])], initializer: vec![weight], ..GraphProto::default() };
         ModelProto { graph: Some(graph), ..ModelProto::default() }
+    }
+
+    /// Of the nodes that make these values, those that read values in 8 bits.
+    fn in_8_bits<'a>(model: &ModelProto, values: &[&'a str]) -> Vec<&'a str> {
+        let nodes = &graph_of(model).node;
+        let maker = |value: &str| nodes.iter().find(|node| node.output.iter().any(|output| output == value)).unwrap();
+        let reads_rounded = |value: &&&str| maker(value).input.iter().all(|input| input.ends_with("/rounded"));
+        values.iter().filter(reads_rounded).copied().collect()
+    }
+
+    #[test]
+    fn large_products_of_two_values_are_made_smaller_but_for_the_one_that_is_chosen_from() {
+        let rows = 40;
+        let mut model = with_weight(SMALLEST, SMALLEST);
+        model.ir_version = Some(crate::onnx::IR_VERSION);
+        model.opset_import = vec![crate::onnx::opset("", crate::onnx::OPSET)];
+        let graph = model.graph.as_mut().unwrap();
+        graph.name = Some("g".into());
+        graph.input = vec![value_info("x", DataType::Float, Some(&[Extent::Fixed(rows), Extent::Fixed(SMALLEST)]))];
+        graph.output = ["mixed", "narrow"].map(|name| value_info(name, DataType::Float, None)).to_vec();
+        graph.initializer.push(crate::onnx::i64_tensor("three", &[3]));
+        graph.node.extend([
+            NodeProto { attribute: vec![crate::onnx::ints("perm", &[1, 0])], ..node("Transpose", &["y"], &["y_t"]) },
+            node("MatMul", &["y", "y_t"], &["similarity"]), // (40, 40)
+            node("TopK", &["similarity", "three"], &["largest", "which"]),
+            node("Softmax", &["similarity"], &["attention"]),
+            node("MatMul", &["attention", "y"], &["mixed"]),        // (40, 32)
+            node("MatMul", &["attention", "largest"], &["narrow"]), // (40, 3)
+        ]);
+
+        let products = Products::of(&model).unwrap();
+        let mut calibration = Calibration::new(&model, &products, 1).unwrap();
+        let x: Vec<f32> = (0..rows * SMALLEST).map(|i| (i as f32 * 0.37).sin() * 0.05).collect();
+        calibration.add(&[rows, SMALLEST], &x).unwrap();
+        let smaller = to_int8(&model, &products, &calibration);
+        assert_eq!(in_8_bits(&smaller, &["y", "similarity", "mixed", "narrow"]), ["y", "mixed"]);
+
+        let run = |model: &ModelProto| {
+            let mut session = Session::open(model, Options { custom_op: false, threads: 1 }).unwrap();
+            session.run(&[("x", &[rows, SMALLEST], &x)]).unwrap().swap_remove(0).1
+        };
+        let (expected, found) = (run(&model), run(&smaller));
+        let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let difference = expected.iter().zip(&found).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
+        assert!(difference > 0.0 && difference < 0.03 * largest, "{difference} of {largest}");
     }
 
     #[test]
