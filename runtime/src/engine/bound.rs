@@ -99,7 +99,8 @@ impl Bound {
         Ok(Self { binding: session.create_binding()? })
     }
 
-    /// Binds an input. What lies on another device than the session wants is copied there now, and only now.
+    /// Binds an input. What lies on another device than the session wants is copied there now, and only now; whoever runs next waits for
+    /// that with [`wait_for_inputs`](Self::wait_for_inputs).
     ///
     /// # Safety
     /// The tensor's memory stays where it is until another is bound in its place, or the binding is no longer run.
@@ -117,6 +118,11 @@ impl Bound {
         let name = CString::new(name).map_err(ort::Error::wrap)?;
         // SAFETY: as for `input`.
         unsafe { ort::Error::result_from_status((ort::api().BindOutput)(self.binding.ptr().cast_mut(), name.as_ptr(), tensor.ptr())) }
+    }
+
+    /// Waits for copies of inputs, which the library starts on some stream of the GPU, not always the one that runs.
+    pub fn wait_for_inputs(&self) -> ort::Result<()> {
+        self.binding.synchronize_inputs()
     }
 
     /// Runs, and waits until the outputs are written.

@@ -124,6 +124,7 @@ impl KeptRun {
                     }
                 }
             }
+            self.bound.wait_for_inputs()?;
             return self.bound.run(session, None);
         };
         // A graph reads and writes the same places of the device each time: copies go there and back around it.

@@ -415,6 +415,7 @@ impl Resident {
                 bound.output(&rows_name, &*block.view(0, &[slots.len(), row.len()])?)?;
             }
         }
+        bound.wait_for_inputs()?;
         bound.run(gather, None)
     }
 
@@ -442,6 +443,7 @@ impl Resident {
                 bound.input(&rows_name, &*TensorRef::from_array_view((row.pieces(to.len()), numbers.as_slice()))?)?;
             }
         }
+        bound.wait_for_inputs()?;
         bound.run(scatter, None)
     }
 
@@ -481,6 +483,7 @@ impl Resident {
             bound.input("from", &*buffers.from.view(0, &[rows])?)?;
             bound.input("keypoints", &*buffers.keypoints_host.view(0, &[rows, 1, JOINTS, self.layout.channels])?)?;
         }
+        bound.wait_for_inputs()?;
         bound.run(gather, None)?;
         plan.model.run(model, plan.graph.as_ref())
     }
@@ -492,6 +495,7 @@ impl Resident {
         fill(buffers.to.numbers_mut(), rows, NOBODYS, streams.iter().map(|stream| stream.to));
         // SAFETY: as in `run_model`.
         unsafe { bound.input("to", &*buffers.to.view(0, &[rows, 1])?)? };
+        bound.wait_for_inputs()?;
         bound.run(scatter, None)
     }
 
