@@ -47,6 +47,7 @@ driver! {
     synchronize = "cuCtxSynchronize"();
     load_module = "cuModuleLoadData"(*mut Handle, *const c_void);
     function = "cuModuleGetFunction"(*mut Handle, Handle, *const c_char);
+    set_attribute = "cuFuncSetAttribute"(Handle, c_int, c_int);
     launch = "cuLaunchKernel"(Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void);
     allocate = "cuMemAlloc_v2"(*mut Address, usize);
     free = "cuMemFree_v2"(Address);
@@ -63,6 +64,9 @@ driver! {
 const MULTIPROCESSORS: c_int = 16;
 const CAPABILITY_MAJOR: c_int = 75;
 const CAPABILITY_MINOR: c_int = 76;
+
+/// Attribute of functions (`CUfunction_attribute`): per cent of a multiprocessor's fast memory that is to be shared memory.
+const SHARED_CARVEOUT: c_int = 9;
 
 fn driver() -> Result<&'static Driver, Error> {
     static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
@@ -222,6 +226,11 @@ fn loaded(driver: &Driver, program: Program, context: Handle) -> Result<Loaded, 
         let name = CString::new(kernel.name()).map_err(|error| Error::Cuda(error.to_string()))?;
         // SAFETY: a live module and a string that ends in 0. This is where the driver puts a kernel on the device.
         driver.check(kernel.name(), unsafe { (driver.function)(function, module, name.as_ptr()) })?;
+        if matches!(kernel, Kernel::BackwardWide | Kernel::BackwardNarrow) {
+            // Four blocks, for which there are registers, need 188 KB.
+            // SAFETY: the function just found.
+            driver.check("sharing out memory", unsafe { (driver.set_attribute)(*function, SHARED_CARVEOUT, 100) })?;
+        }
     }
     let loaded = Loaded { functions, multiprocessors: driver.attribute(device, MULTIPROCESSORS)? as usize };
     map.insert((number, program), loaded);

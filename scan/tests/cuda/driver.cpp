@@ -545,6 +545,11 @@ API Status cuModuleGetFunction(Function **function, Module *module, const char *
   *function = found->second.get();
   return SUCCESS;
 }
+API Status cuFuncSetAttribute(Function *function, int attribute, int value) {
+  CALL("cuFuncSetAttribute");
+  if (!d.functions.count(function)) return INVALID_HANDLE;
+  return attribute == 9 && value >= -1 && value <= 100 ? SUCCESS : INVALID_VALUE; // shared memory's share
+}
 API Status cuLaunchKernel(Function *function, unsigned x, unsigned y, unsigned z, unsigned threads_x, unsigned threads_y, unsigned threads_z,
                           unsigned shared_bytes, void *handle, void **parameters, void **extra) {
   CALL("cuLaunchKernel");

@@ -447,6 +447,7 @@ mod inside {
             words(default_stream(F32, 16).err())
         };
         assert!(refused("cuModuleGetFunction", 1, 500).contains("the driver failed at scan_forward_wide: named symbol not found"));
+        assert!(refused("cuFuncSetAttribute", 1, 1).contains("the driver failed at sharing out memory: invalid argument"));
         assert!(refused("cuDeviceGetAttribute", 1, 1).contains("the driver failed at asking for an attribute: invalid argument"));
         assert!(refused("cuCtxGetCurrent", 1, 3).contains("the driver failed at asking for the context: initialization error"));
         // A module that is refused is compiled again, once.
