@@ -8,7 +8,7 @@ use pose::{JOINTS, metadata::ModelMetadata, normalise::Normalisation};
 
 use crate::{
     live::{self, Form},
-    onnx::{property, proto::ModelProto},
+    onnx::{norm_biases, property, proto::ModelProto},
     recorder::{Dim, Recorded, Recorder},
     scan_function::TwoForms,
 };
@@ -90,6 +90,10 @@ impl WeightSource<Recorded> for FileWeights<'_> {
 /// # Errors
 /// [`Error`].
 pub fn record(config: &LifterConfig, state: &StateDict, part: Part) -> Result<ModelProto, Error> {
+    recorded(config, state, part).map(norm_biases::in_weights)
+}
+
+fn recorded(config: &LifterConfig, state: &StateDict, part: Part) -> Result<ModelProto, Error> {
     let recorder = Recorder::new();
     let source: Rc<RefCell<dyn WeightSource<Recorded>>> = Rc::new(RefCell::new(FileWeights { state, recorder: recorder.clone() }));
     let lifter = MotionAgFormer::<Recorded>::new(&Weights::new(source), config)?;
@@ -113,12 +117,20 @@ pub fn record(config: &LifterConfig, state: &StateDict, part: Part) -> Result<Mo
 /// # Errors
 /// [`Error`].
 pub fn model(checkpoint: &Checkpoint, metadata: &ModelMetadata, form: Form) -> Result<ModelProto, Error> {
+    model_with_biases(checkpoint, metadata, form).map(norm_biases::in_weights)
+}
+
+/// The same with every bias as a sum of its own: for int8, whose products add them in passing and whose weights are more even without them.
+///
+/// # Errors
+/// [`Error`].
+pub fn model_with_biases(checkpoint: &Checkpoint, metadata: &ModelMetadata, form: Form) -> Result<ModelProto, Error> {
     let (mut model, frames) = match &checkpoint.config {
-        ModelConfig::MotionAgFormer(config) => (record(config, &checkpoint.state, Part::Whole)?, metadata.frames.to_string()),
+        ModelConfig::MotionAgFormer(config) => (recorded(config, &checkpoint.state, Part::Whole)?, metadata.frames.to_string()),
         ModelConfig::Live(config) => {
             let (config, state) = live::with_look_ahead(config, &checkpoint.state, metadata.look_ahead)?;
             let frames = if form == Form::Step { "1" } else { "frames" };
-            (live::record(&config, &state, form)?, frames.to_owned())
+            (live::recorded(&config, &state, form)?, frames.to_owned())
         }
     };
     let json = serde_json::to_string(metadata).map_err(|e| Error::Metadata(e.to_string()))?;

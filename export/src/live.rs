@@ -17,7 +17,7 @@ use network::{
 
 use crate::{
     lifter::{Error, FileWeights, INPUT, OUTPUT},
-    onnx::proto::ModelProto,
+    onnx::{norm_biases, proto::ModelProto},
     recorder::{Dim, Recorded, Recorder},
 };
 
@@ -74,6 +74,11 @@ pub fn with_look_ahead(config: &LiveConfig, state: &StateDict, look_ahead: usize
 /// # Errors
 /// [`Error`]: a weight is missing or of another shape.
 pub fn record(config: &LiveConfig, state: &StateDict, form: Form) -> Result<ModelProto, Error> {
+    recorded(config, state, form).map(norm_biases::in_weights)
+}
+
+/// The same with every bias as a sum of its own.
+pub(crate) fn recorded(config: &LiveConfig, state: &StateDict, form: Form) -> Result<ModelProto, Error> {
     let recorder = Recorder::new();
     let source: Rc<RefCell<dyn WeightSource<Recorded>>> = Rc::new(RefCell::new(FileWeights { state, recorder: recorder.clone() }));
     let lifter = LiveLifter::<Recorded>::new(&Weights::new(source), config)?;

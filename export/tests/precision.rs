@@ -101,7 +101,9 @@ fn int8_is_near_and_a_third_of_the_size() {
     let weights =
         graph.initializer.iter().filter(|tensor| tensor.data_type == Some(DataType::Int8 as i32) && tensor.dims.len() == 2).count();
     assert!(weights > 60, "{weights} weights in 8 bits");
-    assert_eq!(count("DequantizeLinear"), weights + count("QuantizeLinear"));
+    // A product with a bias after it is one of whole numbers; the others are in the form with DequantizeLinear.
+    assert!(count("MatMulInteger") > 40 && count("DequantizeLinear") > 20);
+    assert_eq!(graph.output.len() + graph.input.len(), 2);
     // Plain engines run it too; the function body adds in another order, so a rounding may fall the other way.
     assert!(mean_difference(&poses(&path, true), &poses(&path, false)) < 5e-3);
 }

@@ -112,7 +112,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Precision::F32 => (model, aside, None),
         _ => {
             let (smaller, cost) =
-                in_precision(args, &model, &aside, &clips, &out).with_context(|| format!("{} was not written", out.display()))?;
+                in_precision(args, &model, || lifter::model_with_biases(&checkpoint, &metadata, form), &aside, &clips, &out)
+                    .with_context(|| format!("{} was not written", out.display()))?;
             (smaller.0, smaller.1, cost)
         }
     };
@@ -194,6 +195,7 @@ impl Clips {
 fn in_precision(
     args: &Args,
     model: &ModelProto,
+    with_biases: impl FnOnce() -> Result<ModelProto, lifter::Error>,
     in_f32: &Aside,
     clips: &Clips,
     out: &Path,
@@ -202,6 +204,7 @@ fn in_precision(
         Precision::F32 => model.clone(),
         Precision::F16 => precision::to_f16(model)?,
         Precision::Int8 => {
+            let model = &with_biases()?;
             let products = Products::of(model)?;
             let lifter = Lifter::open(in_f32.path(), &EngineOptions { threads: args.threads, ..EngineOptions::default() })?;
             let mut calibration = Calibration::new(model, &products, args.threads)?;

@@ -9,11 +9,18 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     DataType, f32_tensor, f32s_of,
-    proto::{GraphProto, NodeProto, TensorProto},
+    proto::{GraphProto, ModelProto, NodeProto, TensorProto},
 };
 
+/// The model with its biases in the weights where that can be.
+#[must_use]
+pub fn in_weights(mut model: ModelProto) -> ModelProto {
+    model.graph.iter_mut().for_each(into_weights);
+    model
+}
+
 /// Rewrites each LayerNormalization that only products with constant weights read, one of them with a bias at least.
-pub fn into_weights(graph: &mut GraphProto) {
+fn into_weights(graph: &mut GraphProto) {
     let rewrites: Vec<Rewrite> = {
         let values = Values::of(graph);
         (0..graph.node.len()).filter_map(|index| values.rewrite(index)).collect()
@@ -150,7 +157,7 @@ fn is(node: &NodeProto, op: &str) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        onnx::{Extent, int, node, opset, proto::ModelProto, value_info},
+        onnx::{Extent, int, node, opset, value_info},
         session::{Options, Session},
     };
 
@@ -189,9 +196,7 @@ mod tests {
     }
 
     fn rewritten(model: &ModelProto) -> ModelProto {
-        let mut model = model.clone();
-        into_weights(model.graph.as_mut().unwrap());
-        model
+        in_weights(model.clone())
     }
 
     #[test]

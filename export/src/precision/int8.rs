@@ -1,7 +1,8 @@
 //! Products in 8 bits.
 //!
 //! Each `x W` becomes `QuantizeLinear`, `DequantizeLinear`, `MatMul` with a dequantised W: the standard form (QDQ), which says what
-//! is rounded and which engines turn into one product of whole numbers. Weights have a scale for each output; what goes into a
+//! is rounded and which engines turn into one product of whole numbers. Where a bias follows, it is `QuantizeLinear`,
+//! `MatMulInteger`, `Cast`, `Mul` by the scales and `Add`: ONNX Runtime does these in one pass, bias included. Weights have a scale for each output; what goes into a
 //! product has one scale and zero point, from its range over motion that the caller gives. Large products of two values
 //! (attention over frames, a frame with those like it) are done likewise; not the one whose largest elements choose the
 //! neighbours of the temporal graph, which a rounding would change.
@@ -165,11 +166,17 @@ pub fn to_int8(model: &ModelProto, products: &Products, calibration: &Calibratio
     let of_values: HashSet<usize> = products.of_values.iter().copied().collect();
     let weights: HashMap<String, TensorProto> =
         graph.initializer.iter().filter_map(|tensor| Some((tensor.name.clone()?, tensor.clone()))).collect();
+    let with_bias = products_with_bias(graph);
     let mut rewriter = Rewriter { nodes: Vec::with_capacity(graph.node.len()), constants: Vec::new(), made: HashSet::new() };
+    rewriter.one_at_run_time(graph);
     for (i, mut node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
         if with_weights.contains(&i)
             && let (Some(x), Some(weight)) = (calibration.seen.get(&node.input[0]), weights.get(&node.input[1]))
         {
+            if with_bias.contains(&node.output[0]) {
+                rewriter.product_before_bias(&node, x.range, weight);
+                continue;
+            }
             node.input = vec![rewriter.rounded(&node.input[0], x.range), rewriter.weight(weight)];
         } else if of_values.contains(&i)
             && let (Some(a), Some(b)) = (calibration.seen.get(&node.input[0]), calibration.seen.get(&node.input[1]))
@@ -194,38 +201,108 @@ struct Rewriter {
 impl Rewriter {
     /// The value through 8 bits without sign and back; 0 stays 0.
     fn rounded(&mut self, value: &str, range: Range) -> String {
-        let [scale, zero, whole, back] = ["scale", "zero", "u8", "rounded"].map(|end| format!("{value}/{end}"));
+        let Whole { name, scale, zero, .. } = self.whole(value, range);
+        let back = format!("{value}/rounded");
         if self.made.insert(back.clone()) {
-            let (low, high) = (range.low.min(0.0), range.high.max(0.0));
-            let step = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
-            let zero_point = (-low / step).round().clamp(0.0, 255.0) as u8;
-            self.constants.extend([f32_tensor(&scale, &[], &[step]), u8_tensor(&zero, &[], &[zero_point])]);
-            self.nodes.push(node("QuantizeLinear", &[value, &scale, &zero], &[&whole]));
-            self.nodes.push(node("DequantizeLinear", &[&whole, &scale, &zero], &[&back]));
+            self.nodes.push(node("DequantizeLinear", &[&name, &scale, &zero], &[&back]));
         }
         back
     }
 
-    /// W (inputs, outputs) in whole numbers with a scale for each output.
+    /// The value in 8 bits without sign.
+    fn whole(&mut self, value: &str, range: Range) -> Whole {
+        let [scale, zero, name] = ["scale", "zero", "u8"].map(|end| format!("{value}/{end}"));
+        let (low, high) = (range.low.min(0.0), range.high.max(0.0));
+        let step = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
+        if self.made.insert(name.clone()) {
+            let zero_point = (-low / step).round().clamp(0.0, 255.0) as u8;
+            self.constants.extend([f32_tensor(&scale, &[], &[step]), u8_tensor(&zero, &[], &[zero_point])]);
+            self.nodes.push(node("QuantizeLinear", &[value, &scale, &zero], &[&name]));
+        }
+        Whole { name, scale, zero, step }
+    }
+
+    /// W (inputs, outputs) rounded to whole numbers with a scale for each output, and back.
     fn weight(&mut self, weight: &TensorProto) -> String {
+        let (whole, scales) = self.whole_weight(weight);
         let name = weight.name.as_deref().unwrap_or_default();
-        let [scale, zero, whole, back] = ["scale", "zero", "i8", "rounded"].map(|end| format!("{name}/{end}"));
+        let [scale, zero, back] = ["scale", "zero", "rounded"].map(|end| format!("{name}/{end}"));
         if self.made.insert(back.clone()) {
-            let values = f32s_of(weight);
-            let [inputs, outputs] = [0, 1].map(|axis| weight.dims[axis] as usize);
-            let largest = |column: usize| (0..inputs).map(|row| values[row * outputs + column].abs()).fold(0.0, f32::max);
-            let scales: Vec<f32> = (0..outputs).map(|column| (largest(column) / LARGEST_WEIGHT).max(f32::MIN_POSITIVE)).collect();
-            let whole_numbers: Vec<i8> = values.iter().zip(scales.iter().cycle()).map(|(w, scale)| (w / scale).round() as i8).collect();
-            self.constants.extend([
-                f32_tensor(&scale, &[outputs], &scales),
-                i8_tensor(&zero, &[outputs], &vec![0; outputs]),
-                i8_tensor(&whole, &[inputs, outputs], &whole_numbers),
-            ]);
+            let outputs = scales.len();
+            self.constants.extend([f32_tensor(&scale, &[outputs], &scales), i8_tensor(&zero, &[outputs], &vec![0; outputs])]);
             let attribute = vec![int("axis", 1)];
             self.nodes.push(NodeProto { attribute, ..node("DequantizeLinear", &[&whole, &scale, &zero], &[&back]) });
         }
         back
     }
+
+    /// W in whole numbers, and the scale of each output.
+    fn whole_weight(&mut self, weight: &TensorProto) -> (String, Vec<f32>) {
+        let whole = format!("{}/i8", weight.name.as_deref().unwrap_or_default());
+        let values = f32s_of(weight);
+        let [inputs, outputs] = [0, 1].map(|axis| weight.dims[axis] as usize);
+        let largest = |column: usize| (0..inputs).map(|row| values[row * outputs + column].abs()).fold(0.0, f32::max);
+        let scales: Vec<f32> = (0..outputs).map(|column| (largest(column) / LARGEST_WEIGHT).max(f32::MIN_POSITIVE)).collect();
+        if self.made.insert(whole.clone()) {
+            let whole_numbers: Vec<i8> = values.iter().zip(scales.iter().cycle()).map(|(w, scale)| (w / scale).round() as i8).collect();
+            self.constants.push(i8_tensor(&whole, &[inputs, outputs], &whole_numbers));
+        }
+        (whole, scales)
+    }
+
+    /// `x W` in whole numbers, then times the scales: what ONNX Runtime joins with the bias that follows.
+    fn product_before_bias(&mut self, product: &NodeProto, range: Range, weight: &TensorProto) {
+        let x = self.whole(&product.input[0], range);
+        let (whole_weight, scales) = self.whole_weight(weight);
+        let result = &product.output[0];
+        let [sums, as_f32, scale, scale_now] = ["i32", "f32", "scale", "scale_now"].map(|end| format!("{result}/{end}"));
+        let scales: Vec<f32> = scales.iter().map(|weight_scale| weight_scale * x.step).collect();
+        self.constants.push(f32_tensor(&scale, &[scales.len()], &scales));
+        self.nodes.extend([
+            node("MatMulInteger", &[&x.name, &whole_weight, &x.zero], &[&sums]),
+            NodeProto { attribute: vec![int("to", DataType::Float as i64)], ..node("Cast", &[&sums], &[&as_f32]) },
+            node("Mul", &[ONE, &scale], &[&scale_now]),
+            node("Mul", &[&as_f32, &scale_now], &[result]),
+        ]);
+    }
+
+    /// Makes [`ONE`] of the input, whatever is in it. ONNX Runtime recognises a product only by a multiplication of two scales; of two
+    /// constants it would make one before it looks.
+    fn one_at_run_time(&mut self, graph: &GraphProto) {
+        let Some(input) = graph.input.first().and_then(|input| input.name.as_deref()) else { return };
+        let [largest, is_nan, is_number, is_either] = ["largest", "is_nan", "is_number", "is_either"].map(|end| format!("{ONE}/{end}"));
+        self.nodes.extend([
+            NodeProto { attribute: vec![int("keepdims", 0)], ..node("ReduceMax", &[input], &[&largest]) },
+            node("IsNaN", &[&largest], &[&is_nan]),
+            node("Not", &[&is_nan], &[&is_number]),
+            node("Or", &[&is_nan, &is_number], &[&is_either]),
+            NodeProto { attribute: vec![int("to", DataType::Float as i64)], ..node("Cast", &[&is_either], &[ONE]) },
+        ]);
+    }
+}
+
+/// A value in 8 bits: its name, those of its scale and its zero point, and the scale.
+struct Whole {
+    name: String,
+    scale: String,
+    zero: String,
+    step: f32,
+}
+
+/// Name of a scalar that is 1.
+const ONE: &str = "one_at_run_time";
+
+/// Products that are read by nothing but the sum with a constant for each output, by their names.
+fn products_with_bias(graph: &GraphProto) -> HashSet<String> {
+    let vectors: HashSet<&str> =
+        graph.initializer.iter().filter(|tensor| tensor.dims.len() == 1).filter_map(|t| t.name.as_deref()).collect();
+    let mut readers: HashMap<&str, usize> = HashMap::new();
+    graph.node.iter().flat_map(|node| &node.input).for_each(|input| *readers.entry(input).or_default() += 1);
+    let of_sum = |node: &NodeProto| match &node.input[..] {
+        [product, bias] if vectors.contains(bias.as_str()) && readers[product.as_str()] == 1 => Some(product.clone()),
+        _ => None,
+    };
+    graph.node.iter().filter(|node| node.op_type.as_deref() == Some("Add")).filter_map(of_sum).collect()
 }
 
 fn graph_of(model: &ModelProto) -> &GraphProto {
@@ -294,6 +371,37 @@ mod tests {
         let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         let difference = expected.iter().zip(&found).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
         assert!(difference > 0.0 && difference < 0.03 * largest, "{difference} of {largest}");
+    }
+
+    #[test]
+    fn a_product_with_a_bias_is_one_of_whole_numbers_and_right_even_where_the_input_is_not_a_number() {
+        let mut model = with_weight(SMALLEST, SMALLEST);
+        model.ir_version = Some(crate::onnx::IR_VERSION);
+        model.opset_import = vec![crate::onnx::opset("", crate::onnx::OPSET)];
+        let graph = model.graph.as_mut().unwrap();
+        graph.name = Some("g".into());
+        graph.input = vec![value_info("x", DataType::Float, Some(&[Extent::Fixed(2), Extent::Fixed(SMALLEST)]))];
+        graph.output = vec![value_info("z", DataType::Float, None)];
+        graph.initializer.push(f32_tensor("bias", &[SMALLEST], &[7.0; SMALLEST]));
+        graph.node.push(node("Add", &["y", "bias"], &["z"]));
+
+        let products = Products::of(&model).unwrap();
+        let mut calibration = Calibration::new(&model, &products, 1).unwrap();
+        let x: Vec<f32> = (0..2 * SMALLEST).map(|i| (i as f32 * 0.37).sin()).collect();
+        calibration.add(&[2, SMALLEST], &x).unwrap();
+        let smaller = to_int8(&model, &products, &calibration);
+        assert!(graph_of(&smaller).node.iter().any(|node| node.op_type.as_deref() == Some("MatMulInteger")));
+        let run = |model: &ModelProto, x: &[f32]| {
+            let mut session = Session::open(model, Options { custom_op: false, threads: 1 }).unwrap();
+            session.run(&[("x", &[2, SMALLEST], x)]).unwrap().swap_remove(0).1
+        };
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.1); // never where one is no number
+        let expected = run(&model, &x);
+        assert!(near(&expected, &run(&smaller, &x)), "{expected:?}");
+        let mut with_nan = x.clone();
+        with_nan[0] = f32::NAN;
+        let (expected, found) = (run(&model, &with_nan), run(&smaller, &with_nan));
+        assert!(near(&expected[SMALLEST..], &found[SMALLEST..]), "the row without it: {expected:?}\n{found:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use dims::Dim;
 
 use crate::{
     onnx::{
-        Builder, Outputs, ints, norm_biases,
+        Builder, Outputs, ints,
         proto::{AttributeProto, ModelProto},
     },
     scan_function::{self, ElementType, ScanForm, TwoForms},
@@ -149,7 +149,6 @@ impl Recorder {
             .collect();
         let State { builder, .. } = self.0.take();
         let mut model = builder.finish(name, &outputs);
-        model.graph.iter_mut().for_each(norm_biases::into_weights);
         let nodes = model.graph.iter().flat_map(|graph| &graph.node);
         if let Some(form) = ScanForm::shared(nodes.filter(|node| node.op_type.as_deref() == Some(scan::schema::OP)))? {
             model.functions.push(scan_function::function(form, ElementType::F32));
