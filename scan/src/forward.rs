@@ -26,7 +26,7 @@ const AHEAD: usize = 16;
 const STRIP_CHANNELS: usize = 128;
 
 /// Up to so many frames a call is mostly reading and writing states: then a task takes all channels of a sequence, so that it goes
-/// through memory from front to back.
+/// through memory from front to back, and a strip is one block, so that reading, computing and writing overlap.
 const SHORT: usize = 8;
 
 /// A forward call, cut into tasks: some blocks of channels of some sequences each.
@@ -52,7 +52,8 @@ impl<'a, T: Element> Call<'a, T> {
         let of_block = [dims.frames, dims.states, width].into_iter().fold(1, usize::saturating_mul).max(1);
         // Narrower where there would be too few tasks, but for tasks too small to be worth one.
         let for_tasks = (blocks.saturating_mul(dims.sequences) / TASKS).max(TASK_VALUES.div_ceil(of_block));
-        let strip = for_tasks.min(STRIP_CHANNELS / width).clamp(1, blocks.max(1));
+        let widest = if dims.frames <= SHORT { 1 } else { STRIP_CHANNELS / width };
+        let strip = for_tasks.min(widest).clamp(1, blocks.max(1));
         let abreast = if dims.frames <= SHORT { blocks.max(1) } else { strip };
         let group = TASK_VALUES.div_ceil(of_block.saturating_mul(abreast)).clamp(1, dims.sequences.max(1));
         Self { dims, inputs, y: SharedMut::new(y), last_state: last_state.map(SharedMut::new), blocks, strip, abreast, group }
@@ -325,7 +326,9 @@ fn advance<L: Lanes, T: Element, const FIXED: usize>(
     let inputs = call.inputs;
     let a = &work.a[j * states * L::WIDTH..(j + 1) * states * L::WIDTH];
     for (i, frame) in (frames.start..frames.end).enumerate() {
-        fetch_ahead(call, frame, index * L::WIDTH);
+        if call.dims.frames > SHORT {
+            fetch_ahead(call, frame, index * L::WIDTH);
+        }
         let (row, room) = (frame * states..(frame + 1) * states, i * states..(i + 1) * states);
         let b = &T::wide(&inputs.b[row.start..row.end], &work.b[room.start..room.end])[..states];
         let c = &T::wide(&inputs.c[row], &work.c[room])[..states];
