@@ -17,6 +17,10 @@ use scan::{Dims, Form, InputGrads, Inputs, OutputGrads, ParallelFor, Rayon, Seri
 /// A machine's minute is enough for the whole table.
 const BUDGET: Duration = Duration::from_millis(1200);
 
+const FRAMES: usize = 243;
+const CHANNELS: usize = 256;
+const STATES: usize = 16;
+
 /// Values in 0..1 from a small generator.
 struct Random(u64);
 
@@ -46,7 +50,7 @@ struct Data {
 
 impl Data {
     fn new(sequences: usize, frames: usize) -> Self {
-        let (channels, states) = (256, 16);
+        let (channels, states) = (CHANNELS, STATES);
         let random = &mut Random(1);
         let (x, s) = (sequences * frames * channels, sequences * frames * states);
         Self {
@@ -88,7 +92,7 @@ fn least_ms(mut run: impl FnMut()) -> f64 {
 
 /// `None` stands for the naive oracle.
 fn row(form: Option<Form>, sequences: usize, threads: &dyn ParallelFor) -> [f64; 5] {
-    let data = Data::new(sequences, 243);
+    let data = Data::new(sequences, FRAMES);
     let mut y = vec![0f32; data.u.len()];
     let mut forward = |inputs: &Inputs<'_>| {
         least_ms(|| {
@@ -201,8 +205,7 @@ fn limit_ms(form: Form, sequences: usize) -> Option<f64> {
         Form::Avx2 => (8, 10),   // the same with six for exp
         Form::Portable => return None,
     };
-    let Dims { frames, channels, states, .. } = Data::new(1, 243).dims;
-    let vectors = sequences * frames * channels * states / lanes;
+    let vectors = sequences * FRAMES * CHANNELS * STATES / lanes;
     peak::multiply_add_ns(form).map(|ns| (vectors * each) as f64 * ns * 1e-6)
 }
 
